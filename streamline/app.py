@@ -1,0 +1,385 @@
+"""The app: what a user holds, opens and asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, Self, overload
+
+from typing_extensions import TypeVar
+
+from streamline.clock import Clock, SystemClock
+from streamline.domain.definition import Definition
+from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.run import Event, Run, read_output, read_run
+from streamline.domain.statuses import RunStatus
+from streamline.engine.session import Session
+from streamline.engine.starter import Started, Wish
+from streamline.engine.ticking import tick
+from streamline.embedded import EmbeddedServer
+from streamline.engine.registry import Registry
+from streamline.errors import DefinitionError, RunCancelled, RunFailed, RunNotFound
+from streamline.handle import RunHandle
+from streamline.settings import Settings, Worker
+from streamline.store import EVERYTHING, statements
+from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
+from streamline.workflow import Workflow
+
+T = TypeVar("T")
+InputT = TypeVar("InputT", default=Any)
+OutputT = TypeVar("OutputT", default=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of what was asked for.
+
+    Args:
+        items: In the order asked for.
+        next: Pass it as ``after`` for the page that follows; None where there is none.
+    """
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+class Streamline:
+    """Durable workflows on a MongoDB database.
+
+    Args:
+        target: A ``mongodb://`` URI, a PyMongo ``AsyncMongoClient`` or a Motor client, or a database of either; a client
+            you pass in is never closed here. Default ``MONGODB_URI``, else an embedded server with temporary data.
+        database: Name of the database; default the target's, else ``streamline``.
+        workflows: What this process serves.
+        prefix: Beginning of the names of the engine's collections.
+        worker: Whether, or how, this process works on runs; with False it only starts them and asks.
+        settings: Limits.
+        clock: Where the time comes from; default the machine's clock, set to the server's time.
+
+    Raises:
+        DefinitionError: A workflow cannot be registered.
+    """
+
+    def __init__(
+        self,
+        target: Any = None,
+        *,
+        database: str | None = None,
+        workflows: Sequence[Workflow[Any, Any, Any]] = (),
+        prefix: str = "streamline",
+        worker: bool | Worker = True,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.prefix = prefix
+        self._target = target
+        self._database = database
+        self._worker = (Worker() if worker else None) if isinstance(worker, bool) else worker
+        self._settings = settings or Settings()
+        self._clock = clock or SystemClock()
+        self._registry = Registry()
+        self._server: EmbeddedServer | None = None
+        self._session: Session | None = None
+        for workflow in workflows:
+            self.register(workflow)
+
+    @classmethod
+    def embedded(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Self:
+        """Return an app on a private MongoDB of its own, on this machine only; it stops with the app, killed or not.
+
+        Args:
+            path: Where the data is kept; without it the data is temporary.
+            options: As for `Streamline`.
+        """
+        return cls(EmbeddedServer(path), **options)
+
+    def register(self, workflow: Workflow[Any, Any, Any]) -> None:
+        """Serve a workflow; raise `AlreadyRegistered` where another one has its name and version."""
+        if not isinstance(workflow, Workflow):
+            raise DefinitionError("workflows: Workflow objects", field="workflows")
+        self._registry.register(workflow.definition)
+
+    @property
+    def uri(self) -> str:
+        """The connection string of the database in use."""
+        return self._open_session.uri
+
+    @property
+    def database(self) -> Any:
+        """The async database in use, of the driver in use."""
+        return self._open_session.runtime.store.driver.database
+
+    async def __aenter__(self) -> Self:
+        """Connect, create missing indexes, and begin to work.
+
+        Raises:
+            StoreUnavailable: The database does not answer, or the embedded server does not start.
+            UnsafeDeployment: The database or client is set up so that durability cannot be promised.
+        """
+        self._session = await Session.open(
+            await self._resolved_target(), self._database, self.prefix, self._settings, self._clock, self._registry, self._worker
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let running steps finish for a while, release what is unfinished, and disconnect."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+
+    @overload
+    async def start(
+        self, workflow: Workflow[InputT, Any, OutputT], input: InputT | Mapping[str, Any] | None = None, **wish: Any
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def start(self, workflow: str, input: Any = None, **wish: Any) -> RunHandle[Any]: ...
+
+    async def start(
+        self,
+        workflow: Workflow[Any, Any, Any] | str,
+        input: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        delay: Duration | None = None,
+        run_at: datetime | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> RunHandle[Any]:
+        """Start a run; once this returns, the run survives any crash.
+
+        Args:
+            workflow: The workflow, or the name of a registered one.
+            input: Of the workflow's input type, or what pydantic can read as such.
+            idempotency_key: At most one active run of the workflow holds it; every caller gets that run's handle.
+            priority: Larger goes first, then older; -2147483647 to 2147483647.
+            delay: How long to wait before the first step.
+            run_at: Instant, aware, before which the first step does not begin.
+            tags: Up to 32 strings to find the run by.
+            metadata: Anything to keep with the run; keys without dots.
+            run_id: Chosen id; default a time-ordered one.
+
+        Raises:
+            InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: An argument is not of the
+                allowed form; nothing is stored.
+            WorkflowNotFound: No workflow of this name is registered.
+            IdempotencyConflict: A run with the chosen id exists.
+            StoreUnavailable: The database did not answer; the run may or may not have been stored.
+        """
+        wait = None if delay is None else parse_duration(delay, "delay")
+        wish = Wish(idempotency_key, priority, wait, run_at, tags, metadata, run_id)
+        session = self._open_session
+        return self._handle_of(await session.starter.start(self._definition(workflow), input, wish, EVERYTHING))
+
+    async def start_many(
+        self,
+        workflow: Workflow[Any, Any, OutputT] | str,
+        inputs: Sequence[Any],
+        *,
+        priority: int = 0,
+        delay: Duration | None = None,
+        run_at: datetime | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[RunHandle[OutputT]]:
+        """Start one run per input, in few round trips; all inputs are checked before the first run is stored.
+
+        Raises:
+            InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: As for `start`.
+        """
+        wait = None if delay is None else parse_duration(delay, "delay")
+        wish = Wish(None, priority, wait, run_at, tags, metadata)
+        definition = self._definition(workflow)
+        return [self._handle_of(each) for each in await self._open_session.starter.start_many(definition, inputs, wish, EVERYTHING)]
+
+    @overload
+    async def run(
+        self, workflow: Workflow[InputT, Any, OutputT], input: InputT | Mapping[str, Any] | None = None, **wish: Any
+    ) -> OutputT: ...
+    @overload
+    async def run(self, workflow: str, input: Any = None, **wish: Any) -> Any: ...
+
+    async def run(
+        self, workflow: Workflow[Any, Any, Any] | str, input: Any = None, *, timeout: Duration | None = None, **wish: Any
+    ) -> Any:
+        """Start a run and return its output; arguments as for `start`, errors as for `RunHandle.result`."""
+        handle = await self.start(workflow, input, **wish)  # type: ignore[arg-type]
+        return await handle.result(timeout)
+
+    def handle(self, run_id: str) -> RunHandle[Any]:
+        """Return a handle of a run, without asking the database."""
+        return RunHandle(self, run_id)
+
+    async def get(self, run_id: str) -> Run:
+        """Return the run as it is now; raise `RunNotFound`."""
+        document = await self._open_session.runtime.read(run_id)
+        if document is None:
+            raise RunNotFound(f"no run {run_id!r}", field="run_id")
+        return self._run_of(document)
+
+    async def runs(
+        self,
+        workflow: Workflow[Any, Any, Any] | str | None = None,
+        *,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        tags: str | Sequence[str] | None = None,
+        match: Mapping[str, Any] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        order: str = "-created_at",
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Page[Run]:
+        """Return a page of runs.
+
+        Args:
+            workflow: Only runs of this workflow, of any version.
+            status: Only runs of this status, or one of these.
+            tags: Only runs that have all of these.
+            match: A Mongo filter over ``input``, ``metadata`` and ``output``; operators that run code are refused.
+            created_after: Only runs created at or after this instant.
+            created_before: Only runs created before this instant.
+            order: ``"-created_at"``, newest first, or ``"created_at"``.
+            limit: 1 to 500.
+            after: ``next`` of the page before.
+
+        Raises:
+            InvalidQuery: An argument is not of the allowed form; names the field.
+        """
+        query = self._query(workflow, status, tags, match, created_after, created_before)
+        sort, size = sort_of(order), checked_limit(limit)
+        if after is not None:
+            query = {"$and": [query, behind(after, order)]}
+        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1))
+        following = cursor_of(found[size - 1]) if len(found) > size else None
+        return Page(tuple(self._run_of(document) for document in found[:size]), following)
+
+    async def iter_runs(self, workflow: Workflow[Any, Any, Any] | str | None = None, **query: Any) -> AsyncIterator[Run]:
+        """Iterate over all runs that `runs` would page through."""
+        page = await self.runs(workflow, **query)
+        while True:
+            for run in page.items:
+                yield run
+            if page.next is None:
+                return
+            page = await self.runs(workflow, **{**query, "after": page.next})
+
+    async def count_runs(
+        self,
+        workflow: Workflow[Any, Any, Any] | str | None = None,
+        *,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        tags: str | Sequence[str] | None = None,
+        match: Mapping[str, Any] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> dict[RunStatus, int]:
+        """Return how many runs there are of each status that occurs; arguments as for `runs`."""
+        query = self._query(workflow, status, tags, match, created_after, created_before)
+        found = await self._open_session.runtime.store.run(statements.count_runs(query))
+        return {each["_id"]: each["n"] for each in found}
+
+    async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """End a run: its handler is cancelled and what it writes from now on is refused; a finished run is left unchanged."""
+        await self._open_session.control.cancel(run_id, EVERYTHING, reason=reason, by=by)
+
+    async def retry(self, run_id: str) -> None:
+        """Let a failed or cancelled run go on from the step where it stopped.
+
+        Raises:
+            IllegalTransition: The run has not ended, or has ended well.
+            IdempotencyConflict: Another active run holds its idempotency key now.
+        """
+        await self._open_session.control.retry(run_id, EVERYTHING)
+
+    async def pause(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
+        """Hold a run: its present step finishes, the next does not begin; raise `AlreadyFinished` where it has ended."""
+        await self._open_session.control.pause(run_id, EVERYTHING, reason=reason, by=by)
+
+    async def unpause(self, run_id: str) -> None:
+        """Let a held run go on; raise `AlreadyFinished` where it has ended."""
+        await self._open_session.control.unpause(run_id, EVERYTHING)
+
+    async def tick(self, max_runs: int | None = None, budget: Duration | None = None) -> int:
+        """Drive what is due now in one bounded pass without background tasks; return how many runs were taken.
+
+        Args:
+            max_runs: Runs taken at most.
+            budget: After so long no more runs are taken, and unfinished ones are released.
+        """
+        seconds = None if budget is None else parse_duration(budget, "budget").total_seconds()
+        return await tick(self._open_session.runtime, self._worker or Worker(), max_runs=max_runs, budget=seconds)
+
+    async def ensure_indexes(self) -> None:
+        """Create the indexes and collections that are missing; safe to repeat, and from several processes at once."""
+        await self._open_session.ensure_indexes()
+
+    def on(self, event: str, callback: Callable[[Event], Awaitable[None] | None]) -> Callable[[], None]:
+        """Call back with events of runs that this process writes, once they are stored.
+
+        Args:
+            event: A glob over event types, such as ``"run.*"`` or ``"step.failed"``.
+            callback: Plain or async; what it raises is logged and changes nothing.
+
+        Returns:
+            A function that ends it.
+        """
+        return self._open_session.runtime.bus.on(event, callback)
+
+    async def result_of(self, run_id: str, timeout: Duration | None = None) -> Any:
+        """Return the output of a run once it is done; see `RunHandle.result`."""
+        document = await self._ended(run_id, timeout)
+        if document["status"] == "done":
+            return read_output(document, self._registry.serving(document["workflow"], document["version"]))
+        error = document.get("error") or {}
+        if document["status"] == "cancelled":
+            reason = document.get("cancel", {}).get("reason")
+            raise RunCancelled(f"run {run_id} was cancelled" + (f": {reason}" if reason else ""), run_id=run_id, reason=reason)
+        raise RunFailed(f"run {run_id} failed: {error.get('type')}: {error.get('message')}", run_id=run_id, error=error)
+
+    async def wait_for_run(self, run_id: str, timeout: Duration | None = None) -> Run:
+        """Return a run once it has ended; see `RunHandle.wait`."""
+        return self._run_of(await self._ended(run_id, timeout))
+
+    async def _ended(self, run_id: str, timeout: Duration | None) -> dict[str, Any]:
+        seconds = None if timeout is None else parse_duration(timeout, "timeout").total_seconds()
+        return await self._open_session.endings.wait(run_id, EVERYTHING, seconds)
+
+    def events_of(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Iterate over the events of a run; see `RunHandle.events`."""
+        return self._open_session.endings.events(run_id, EVERYTHING, after)
+
+    @property
+    def _open_session(self) -> Session:
+        return Session.checked(self._session)
+
+    async def _resolved_target(self) -> Any:
+        target = self._target if self._target is not None else os.environ.get("MONGODB_URI") or EmbeddedServer()
+        if not isinstance(target, EmbeddedServer):
+            return target
+        self._server = target
+        return await target.start()
+
+    def _definition(self, workflow: Workflow[Any, Any, Any] | str) -> Definition:
+        if isinstance(workflow, Workflow):
+            return workflow.definition
+        return self._registry.current(workflow)
+
+    def _query(self, workflow: Workflow[Any, Any, Any] | str | None, *conditions: Any) -> dict[str, Any]:
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        return RunQuery(name, *conditions).filter()
+
+    def _handle_of(self, started: Started) -> RunHandle[Any]:
+        return RunHandle(self, started.run_id, created=started.created)
+
+    def _run_of(self, document: Mapping[str, Any]) -> Run:
+        return read_run(document, self._registry.serving(document.get("workflow", ""), document.get("version", "")))

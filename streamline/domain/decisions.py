@@ -1,0 +1,139 @@
+"""What to do next with a run, and which change follows from how an attempt went: both as pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from streamline.domain.change import Change
+from streamline.domain.definition import Definition, StepDefinition
+from streamline.domain.durations import parse_duration
+from streamline.domain.failures import describe, is_worth_retrying
+from streamline.domain.payloads import Encoded
+from streamline.domain.statuses import RUN_STATUSES
+from streamline.domain.transitions import stepping
+from streamline.domain.transitions.stepping import Ending
+from streamline.errors import CorruptRun, InvalidPolicy, RetryAfter
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned."""
+
+    output: Encoded
+    state: Encoded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt ended in an error; `final` rules out another attempt whatever the policy says."""
+
+    error: BaseException
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A predicate said that the step is not wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """The handler reached a durable timer."""
+
+    key: str
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The worker is stopping and has ended the handler."""
+
+
+Outcome = Completed | Failed | Skipped | Slept | Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered(Exception):  # noqa: N818 - recorded as a run's error, never raised
+    """The run's worker has died too often in the middle of it."""
+
+    recoveries: int
+
+    def __str__(self) -> str:
+        """Say how often."""
+        return f"given up after {self.recoveries} recoveries: its worker died each time"
+
+
+def next_step(run: Mapping[str, Any], definition: Definition) -> StepDefinition:
+    """Return the step that the run stands at; raise `CorruptRun` where the stored run makes no sense."""
+    check_run(run)
+    step_id = run["steps"][run["cursor"]]["id"]
+    if step_id not in definition.index:
+        raise CorruptRun(f"run {run['_id']}: {definition.route} has no step {step_id!r}", field="steps")
+    return definition.steps[definition.index[step_id]]
+
+
+def check_run(run: Mapping[str, Any]) -> None:
+    """Raise `CorruptRun` naming the field where a stored run is not of the form that this engine writes."""
+    steps, cursor = run.get("steps"), run.get("cursor")
+    if not isinstance(steps, list) or not steps or not all(isinstance(s, Mapping) and "id" in s for s in steps):
+        raise CorruptRun(f"run {run.get('_id')}: field steps", field="steps")
+    if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor < len(steps):
+        raise CorruptRun(f"run {run.get('_id')}: field cursor", field="cursor")
+    if run.get("status") not in RUN_STATUSES:
+        raise CorruptRun(f"run {run.get('_id')}: field status", field="status")
+    for name in ("rev", "event_seq", "recovery_count"):
+        if not isinstance(run.get(name), int):
+            raise CorruptRun(f"run {run.get('_id')}: field {name}", field=name)
+
+
+def dead_letter(run: Mapping[str, Any], ending: Ending) -> Change:
+    """Return the change that gives up a run whose worker has died too often."""
+    error = describe(DeadLettered(run["recovery_count"] - 1), run["steps"][run["cursor"]]["id"], run["attempt"])
+    return stepping.fail(run, error | {"code": "dead_lettered"}, ending, event="run.dead_lettered")
+
+
+def conclude(run: Mapping[str, Any], step: StepDefinition, outcome: Outcome, ending: Ending, chance: float) -> Change:
+    """Return the change that follows from how an attempt went.
+
+    Args:
+        run: The run as its driver knows it.
+        step: The step that was attempted.
+        outcome: How it went.
+        ending: The instant, and what ending the run entails.
+        chance: A random number in [-1, 1] for the jitter of a retry.
+    """
+    match outcome:
+        case Completed(output):
+            return stepping.complete(run, output, ending)
+        case Skipped():
+            return stepping.skip(run, ending)
+        case Slept(key, due_at):
+            return stepping.sleep(run, key, due_at, ending.now)
+        case Interrupted():
+            return stepping.release(run, ending.now)
+        case Failed(error, final):
+            return _after_failure(run, step, error, final, ending, chance)
+
+
+def _after_failure(
+    run: Mapping[str, Any], step: StepDefinition, error: BaseException, final: bool, ending: Ending, chance: float
+) -> Change:
+    kept = describe(error, step.id, run["attempt"])
+    failures = run["steps"][run["cursor"]].get("failures", 0) + 1
+    if not final and failures < step.retry.max_attempts and is_worth_retrying(error, step.retry):
+        return stepping.try_again(run, kept, ending.now + _pause(error, step, failures, chance), ending.now)
+    if step.on_error == "skip":
+        return stepping.skip(run, ending, kept)
+    return stepping.fail(run, kept, ending)
+
+
+def _pause(error: BaseException, step: StepDefinition, failures: int, chance: float) -> timedelta:
+    if isinstance(error, RetryAfter):
+        try:
+            return parse_duration(error.delay, "RetryAfter.delay")
+        except InvalidPolicy:
+            pass  # An unusable delay must not lose the attempt: the policy's own takes its place.
+    return step.retry.pause_after(failures, chance)

@@ -1,0 +1,70 @@
+"""A workflow as the engine sees it: frozen, checked, without decorators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Generic, Literal
+
+from typing_extensions import TypeVar
+
+from streamline.domain.payloads import Codec
+from streamline.domain.policies import RetryPolicy
+
+OnError = Literal["fail", "skip"]
+Predicate = Callable[[Any], Any]
+OutT_co = TypeVar("OutT_co", covariant=True, default=Any)
+
+
+class StepReference(Generic[OutT_co]):
+    """A step's id, together with the type of its output."""
+
+    def __init__(self, step_id: str) -> None:
+        self.id = step_id
+
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition:
+    """One step: its handler and the rules around it."""
+
+    id: str
+    handler: Callable[..., Any]
+    threaded: bool
+    output: Codec
+    retry: RetryPolicy
+    timeout: timedelta | None = None
+    skip_if: Predicate | None = None
+    run_if: Predicate | None = None
+    on_error: OnError = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One version of a workflow.
+
+    `route` is what claims match: a run is only ever driven by the version that it was started with.
+    """
+
+    name: str
+    version: str
+    steps: tuple[StepDefinition, ...]
+    input: Codec
+    state: Codec | None
+    output: Codec | None
+    idempotency_key: Callable[[Any], str | None] | None = None
+    max_payload_bytes: int | None = None
+    retention: Mapping[str, timedelta] = field(default_factory=dict)
+    route: str = field(init=False)
+    index: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive what is looked up again and again."""
+        object.__setattr__(self, "route", route_of(self.name, self.version))
+        object.__setattr__(self, "index", MappingProxyType({step.id: i for i, step in enumerate(self.steps)}))
+
+
+def route_of(workflow: str, version: str) -> str:
+    """Return the value of a run's ``route`` field for this workflow and version."""
+    return f"{workflow}@{version}"

@@ -1,0 +1,213 @@
+"""Runs, steps and events as users see them: frozen values read from stored documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.decisions import check_run
+from streamline.domain.definition import Definition
+from streamline.domain.payloads import ANY, Codec
+from streamline.domain.record import Record
+from streamline.domain.statuses import TERMINAL, RunStatus, StepStatus
+from streamline.errors import CorruptRun
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Record):
+    """Why a run or a step failed."""
+
+    code: str
+    type: str
+    message: str
+    step: str | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Record):
+    """What a parked run waits for."""
+
+    kind: str
+    key: str
+    step: str
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Record):
+    """One thing that happened to a run; `seq` counts them from 1 without gaps."""
+
+    run_id: str
+    seq: int
+    type: str
+    at: datetime
+    step: str | None = None
+    attempt: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Record):
+    """One step of a run."""
+
+    id: str
+    status: StepStatus
+    attempt: int = 0
+    output: Any = None
+    error: Failure | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    waits: tuple[Wait, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Record):
+    """One run of a workflow, as it was stored when it was read.
+
+    Instants are aware UTC with whole milliseconds; `input`, `state`, `output` and the steps' outputs are of their
+    annotated types where the workflow is registered in the reading process, else as stored.
+    """
+
+    id: str
+    workflow: str
+    version: str
+    status: RunStatus
+    input: Any
+    state: Any
+    output: Any
+    error: Failure | None
+    steps: tuple[Step, ...]
+    tenant_id: str | None
+    priority: int
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    idempotency_key: str | None
+    attempt: int
+    recovery_count: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    due_at: datetime | None
+    expire_at: datetime | None
+    paused: bool
+    cancel: Mapping[str, Any] | None
+    waits: tuple[Wait, ...]
+    worker: str | None
+    rev: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over: nothing but an operator's retry will change it."""
+        return self.status in TERMINAL
+
+    def step(self, step_id: str) -> Step:
+        """Return the step of this id; raise ``KeyError`` where there is none."""
+        for step in self.steps:
+            if step.id == step_id:
+                return step
+        raise KeyError(step_id)
+
+
+def read_run(document: Mapping[str, Any], definition: Definition | None) -> Run:
+    """Return the run that `document` holds; raise `CorruptRun` where it is not of the form that this engine writes."""
+    check_run(document)
+    try:
+        return _read(document, definition)
+    except KeyError as error:
+        raise CorruptRun(f"run {document.get('_id')}: field {error.args[0]}", field=str(error.args[0])) from error
+
+
+def read_event(run_id: str, stored: Mapping[str, Any]) -> Event:
+    """Return the event that an entry of a run's ring holds."""
+    known = ("seq", "type", "at", "step", "attempt")
+    data = {name: value for name, value in stored.items() if name not in known}
+    return Event(run_id, **{name: stored[name] for name in known if name in stored}, data=data)
+
+
+def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
+    steps = tuple(_read_step(document, i, definition) for i in range(len(document["steps"])))
+    paused = document.get("paused")
+    return Run(
+        id=document["_id"],
+        workflow=document["workflow"],
+        version=document["version"],
+        status=document["status"],
+        input=_codec(definition, "input").decode(document["input"]),
+        state=_decoded(document, "state", definition),
+        output=read_output(document, definition),
+        error=_read_failure(document.get("error")),
+        steps=steps,
+        tenant_id=document.get("tenant_id"),
+        priority=document["priority"],
+        tags=tuple(document.get("tags", ())),
+        metadata=dict(document.get("metadata", {})),
+        idempotency_key=document.get("idempotency_key"),
+        attempt=document["attempt"],
+        recovery_count=document["recovery_count"],
+        created_at=document["created_at"],
+        updated_at=document["updated_at"],
+        started_at=document.get("started_at"),
+        ended_at=document.get("ended_at"),
+        due_at=document.get("due_at"),
+        expire_at=document.get("expire_at"),
+        paused=bool(paused),
+        cancel=document.get("cancel"),
+        waits=tuple(wait for step in steps for wait in step.waits),
+        worker=(document.get("lease") or {}).get("worker"),
+        rev=document["rev"],
+    )
+
+
+def read_output(document: Mapping[str, Any], definition: Definition | None) -> Any:
+    """Return the run's output, of its declared or its last step's type; None unless the run is done."""
+    if document.get("status") != "done":
+        return None
+    if definition is None:
+        return document.get("output")
+    return (definition.output or definition.steps[-1].output).decode(document.get("output"))
+
+
+def _read_step(document: Mapping[str, Any], k: int, definition: Definition | None) -> Step:
+    stored = document["steps"][k]
+    # A claim covers many runs in one write and touches no step; that the current one is being attempted follows from it.
+    driven = document["status"] == "running" and k == document["cursor"]
+    waits = () if driven else tuple(_read_wait(wait, stored["id"]) for wait in stored.get("waits", ()))
+    codec = _step_codec(definition, stored["id"])
+    return Step(
+        id=stored["id"],
+        status="running" if driven else stored["status"],
+        attempt=document["attempt"] if driven else stored.get("attempt", 0),
+        output=codec.decode(stored["output"]) if "output" in stored else None,
+        error=_read_failure(stored.get("error")),
+        started_at=stored.get("started_at") or ((document.get("lease") or {}).get("at") if driven else None),
+        ended_at=None if driven else stored.get("ended_at"),
+        waits=waits,
+    )
+
+
+def _read_wait(stored: Mapping[str, Any], step: str) -> Wait:
+    return Wait(kind=stored["kind"], key=stored["key"], step=step, due_at=stored.get("due_at"))
+
+
+def _read_failure(stored: Mapping[str, Any] | None) -> Failure | None:
+    if stored is None:
+        return None
+    return Failure(**{name: stored[name] for name in ("code", "type", "message", "step", "attempt") if name in stored})
+
+
+def _decoded(document: Mapping[str, Any], name: str, definition: Definition | None) -> Any:
+    return _codec(definition, name).decode(document[name]) if name in document else None
+
+
+def _codec(definition: Definition | None, name: str) -> Codec:
+    return ANY if definition is None else (getattr(definition, name) or ANY)
+
+
+def _step_codec(definition: Definition | None, step_id: str) -> Codec:
+    if definition is None or step_id not in definition.index:
+        return ANY
+    return definition.steps[definition.index[step_id]].output

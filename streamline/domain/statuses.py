@@ -1,0 +1,30 @@
+"""The statuses of runs and steps, and the table of what may follow what: everything else is derived from it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+RunStatus = Literal[
+    "draft", "running", "waiting", "done", "failed", "cancelled", "compensating", "compensated", "compensation_failed"
+]
+StepStatus = Literal["pending", "running", "waiting", "done", "failed", "skipped"]
+
+RUN_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
+
+# A run is `draft` until a worker first takes it, `running` while one holds its lease, `waiting` in between.
+NEXT: dict[RunStatus, frozenset[RunStatus]] = {
+    "draft": frozenset({"running", "cancelled"}),
+    "running": frozenset({"running", "waiting", "done", "failed", "cancelled", "compensating"}),
+    "waiting": frozenset({"running", "waiting", "failed", "cancelled", "compensating"}),
+    "compensating": frozenset({"compensating", "compensated", "compensation_failed"}),
+    "done": frozenset(),
+    "failed": frozenset({"waiting"}),
+    "cancelled": frozenset({"waiting"}),
+    "compensated": frozenset(),
+    "compensation_failed": frozenset(),
+}
+
+TERMINAL: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled", "compensated", "compensation_failed"})
+ACTIVE: frozenset[RunStatus] = frozenset(RUN_STATUSES) - TERMINAL
+CLAIMABLE: tuple[RunStatus, ...] = ("draft", "waiting")
+RETRIABLE: frozenset[RunStatus] = frozenset(status for status in TERMINAL if "waiting" in NEXT[status])

@@ -1,0 +1,1 @@
+"""What can happen to a run: each function returns the `Change` or the new document, and touches nothing."""

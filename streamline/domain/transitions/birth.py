@@ -1,0 +1,70 @@
+"""How a run comes to be: the document that is inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.definition import Definition
+from streamline.domain.transitions.writing import Entry, events_after
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the caller asks for when starting a run; values are already checked and encoded."""
+
+    run_id: str
+    definition: Definition
+    input: Any
+    weight: int = 0
+    priority: int = 0
+    tenant_id: str | None = None
+    idempotency_key: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] | None = None
+
+
+def queued(order: Order, now: datetime, due_at: datetime) -> dict[str, Any]:
+    """Return a new run that any worker may take from `due_at` on."""
+    run = _newborn(order, now, ())
+    return run | {"status": "draft", "attempt": 0, "due_at": due_at}
+
+
+def claimed(order: Order, now: datetime, lease: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a new run that the starting worker already holds: no claim is needed, and its first step has begun."""
+    first = order.definition.steps[0].id
+    run = _newborn(order, now, (("step.started", {"step": first, "attempt": 1}),))
+    run["steps"][0] |= {"status": "running", "started_at": now}
+    return run | {"status": "running", "attempt": 1, "lease": dict(lease), "started_at": now}
+
+
+def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[str, Any]:
+    definition = order.definition
+    events = events_after(0, now, (("run.created", {}), *entries))
+    run: dict[str, Any] = {
+        "_id": order.run_id,
+        "workflow": definition.name,
+        "version": definition.version,
+        "route": definition.route,
+        "tenant_id": order.tenant_id,
+        "input": order.input,
+        "steps": [{"id": step.id, "status": "pending"} for step in definition.steps],
+        "cursor": 0,
+        "priority": order.priority,
+        "rev": 1,
+        "size": order.weight,
+        "recovery_count": 0,
+        "events": list(events),
+        "event_seq": events[-1]["seq"],
+        "created_at": now,
+        "updated_at": now,
+    }
+    if order.idempotency_key is not None:
+        run |= {"idempotency_key": order.idempotency_key, "active_key": order.idempotency_key}
+    if order.tags:
+        run["tags"] = list(order.tags)
+    if order.metadata:
+        run["metadata"] = dict(order.metadata)
+    return run

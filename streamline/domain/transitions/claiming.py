@@ -1,0 +1,44 @@
+"""How a worker takes runs: the due ones, and those whose worker no longer beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.change import Absent, AtMost, Change, OneOf
+from streamline.domain.statuses import CLAIMABLE
+
+
+def lease_of(worker: str, token: str, now: datetime, until: datetime, news: str | None = None) -> dict[str, Any]:
+    """Return the lease that a claim leaves in the run; `news` says what its driver has yet to record."""
+    lease = {"worker": worker, "token": token, "at": now, "until": until}
+    return lease if news is None else lease | {"news": news}
+
+
+def take_due(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, by: datetime) -> Change:
+    """Return the claim of a run of one of the `routes` that is due `by` an instant; the attempt is counted here, before the handler can crash."""
+    guard = {
+        "route": OneOf(tuple(routes)),
+        "status": OneOf(CLAIMABLE),
+        "due_at": AtMost(by),
+        "lease": Absent(),
+        "paused": Absent(),
+    }
+    return Change(
+        guard=guard,
+        put={"status": "running", "lease": dict(lease), "updated_at": now},
+        drop=("due_at",),
+        add={"rev": 1, "attempt": 1},
+        earliest={"started_at": now},
+    )
+
+
+def take_expired(routes: Sequence[str], now: datetime, lease: Mapping[str, Any]) -> Change:
+    """Return the claim of a run whose lease has run out; the recovery is counted here, before it can crash again."""
+    guard = {"route": OneOf(tuple(routes)), "status": "running", "lease.until": AtMost(now)}
+    return Change(
+        guard=guard,
+        put={"lease": dict(lease), "updated_at": now},
+        add={"rev": 1, "attempt": 1, "recovery_count": 1},
+    )

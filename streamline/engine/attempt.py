@@ -1,0 +1,147 @@
+"""One attempt of one step: its context, its handler, and the judgement of how it went."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
+
+from streamline.clock import Clock
+from streamline.domain.decisions import Completed, Failed, Interrupted, Outcome, Skipped, Slept
+from streamline.domain.definition import StepDefinition
+from streamline.domain.payloads import ANY, Encoded
+from streamline.domain.transitions import stepping
+from streamline.engine.context import Context, settle_awaitable
+from streamline.engine.holding import Holding
+from streamline.engine.invocation import Ended, Invocation
+from streamline.engine.limits import check_payload
+from streamline.engine.memo import Suspension
+from streamline.engine.runtime import Runtime
+from streamline.errors import CorruptRun, PayloadTooLarge, SerializationError, StepTimeout, StreamlineError
+from streamline.settings import Worker
+
+
+class Attempt:
+    """One attempt of one step of a held run."""
+
+    def __init__(
+        self, runtime: Runtime, settings: Worker, threads: ThreadPoolExecutor, holding: Holding, step: StepDefinition
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self.threads = threads
+        self.holding = holding
+        self.step = step
+
+    @property
+    def clock(self) -> Clock:
+        """The app's clock."""
+        return self._runtime.clock
+
+    async def outcome(self) -> Outcome | None:
+        """Carry the attempt out and return how it went; None where the lease was lost meanwhile."""
+        try:
+            ctx: Context[Any, Any] = Context(self)
+        except ValidationError as error:
+            return Failed(CorruptRun(f"the stored input does not fit its type: {error.error_count()} errors"), final=True)
+        try:
+            if await self._is_unwanted(ctx):
+                return Skipped()
+        except Exception as error:  # noqa: BLE001 - whatever a predicate raises fails the step
+            return Failed(error, final=True)
+        ended = await self._invoke(ctx)
+        ctx._close()
+        return self._judge(ended, ctx)
+
+    async def _is_unwanted(self, ctx: Context[Any, Any]) -> bool:
+        if self.step.skip_if is not None and await settle_awaitable(self.step.skip_if(ctx)):
+            return True
+        return self.step.run_if is not None and not await settle_awaitable(self.step.run_if(ctx))
+
+    async def _invoke(self, ctx: Context[Any, Any]) -> Ended:
+        invocation = Invocation(
+            self.step.handler,
+            ctx,
+            threads=self.threads if self.step.threaded else None,
+            timeout=None if self.step.timeout is None else self.step.timeout.total_seconds(),
+            grace=self._settings.grace_seconds,
+            on_interrupt=ctx._interrupt,
+        )
+        self.holding.handler = invocation
+        try:
+            return await invocation.outcome()
+        finally:
+            self.holding.handler = None
+
+    def _judge(self, ended: Ended, ctx: Context[Any, Any]) -> Outcome | None:
+        if ended.verdict in ("lost", "cancelled") or self.holding.lost:
+            return None
+        if ended.verdict == "timeout":
+            return self._timed_out(ended)
+        if ended.verdict == "stopping" and ended.abandoned:
+            # Its thread still works: nobody else may begin before the lease has run out.
+            return None
+        if ctx._suspended is not None:
+            return Slept(*ctx._suspended)
+        if ended.error is None:
+            return self._completed(ended.value, ctx)
+        if ended.verdict == "stopping":
+            return Interrupted()
+        if isinstance(ended.error, Suspension):
+            return Failed(SerializationError("a suspension of another attempt was raised", field="ctx"))
+        return Failed(ended.error)
+
+    def _timed_out(self, ended: Ended) -> Failed:
+        assert self.step.timeout is not None
+        said = f"the attempt took longer than {self.step.timeout.total_seconds():g} s"
+        if ended.abandoned:
+            said += " and did not end when told to; there is no further attempt while it may still be at work"
+        return Failed(StepTimeout(said, field="timeout"), final=ended.abandoned)
+
+    def _completed(self, value: Any, ctx: Context[Any, Any]) -> Outcome:
+        try:
+            output = self.step.output.encode(value, f"output of {self.step.id}")
+            self.check_size(output, f"output of {self.step.id}")
+            return Completed(output, ctx._changed_state())
+        except StreamlineError as error:
+            return Failed(error)
+
+    def check_size(self, encoded: Encoded, where: str) -> None:
+        """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
+        check_payload(self._runtime, self.holding.definition.max_payload_bytes, encoded, where)
+        if self.holding.run.get("size", 0) + encoded.size > self._runtime.settings.document_max:
+            raise PayloadTooLarge(f"{where}: the run would grow too large to be written; store a reference", field=where)
+
+    def find_step(self, step_id: str) -> StepDefinition | None:
+        """Return the workflow's step of this id, or None."""
+        definition = self.holding.definition
+        return definition.steps[definition.index[step_id]] if step_id in definition.index else None
+
+    def decoded_input(self) -> Any:
+        """Return the run's input, of its declared type."""
+        return self.holding.definition.input.decode(self.holding.run["input"])
+
+    def decoded_state(self) -> Any:
+        """Return the run's state, of its declared type; a fresh one where none is stored and the type allows it."""
+        codec = self.holding.definition.state or ANY
+        if "state" in self.holding.run:
+            return codec.decode(self.holding.run["state"])
+        try:
+            return codec.decode({})
+        except ValidationError:
+            return None
+
+    def encoded_state_if_changed(self, state: Any) -> Encoded | None:
+        """Return the state as it will be stored, or None where that is what is stored already."""
+        encoded = (self.holding.definition.state or ANY).encode(state, "state")
+        if encoded.value == self.holding.run.get("state"):
+            return None
+        self.check_size(encoded, "state")
+        return encoded
+
+    async def save(self, state: Any) -> None:
+        """Store the state now."""
+        encoded = self.encoded_state_if_changed(state)
+        if encoded is not None:
+            await self.holding.commit(lambda run: stepping.save(run, encoded, self.clock.now()))

@@ -1,0 +1,78 @@
+"""Durable calls: a function's result is stored before the handler sees it, and never computed again."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from streamline.domain.annotations import return_codec
+from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.failures import is_worth_retrying
+from streamline.domain.policies import RetryPolicy
+from streamline.engine.memo import Memo
+from streamline.engine.surroundings import Surroundings
+from streamline.errors import InvalidPolicy, StepTimeout
+
+MISSING: Final[Any] = object()
+_ONCE = RetryPolicy(max_attempts=1)
+
+
+async def call_durably(
+    memo: Memo,
+    attempt: Surroundings,
+    key: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    *,
+    retry: RetryPolicy | None,
+    timeout: Duration | None,
+    default: Any,
+) -> Any:
+    """Return the stored result of the call, or carry it out, store its result and return that."""
+    if not callable(fn):
+        raise InvalidPolicy("fn: a function", field="fn")
+    address, entry = memo.find("call", key)
+    codec = return_codec(fn, f"call {address}")
+    if entry is None:
+        seconds = None if timeout is None else parse_duration(timeout, "timeout", positive=True).total_seconds()
+        try:
+            value = await _carry_out(attempt, fn, args, retry or _ONCE, seconds)
+        except Exception:
+            if default is MISSING:
+                raise
+            value = default
+        encoded = codec.encode(value, f"call {address}")
+        attempt.check_size(encoded, f"call {address}")
+        entry = {"kind": "call", "output": encoded.value}
+        await memo.settle(address, entry, weight=encoded.size)
+    return codec.decode(entry["output"])
+
+
+async def _carry_out(
+    attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...], policy: RetryPolicy, timeout: float | None
+) -> Any:
+    failures = 0
+    while True:
+        try:
+            return await _once(attempt, fn, args, timeout)
+        except Exception as error:
+            failures += 1
+            if failures >= policy.max_attempts or not is_worth_retrying(error, policy):
+                raise
+        await attempt.clock.sleep(policy.pause_after(failures, random.uniform(-1, 1)).total_seconds())
+
+
+async def _once(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> Any:
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            if inspect.iscoroutinefunction(fn):
+                return await fn(*args)
+            value = await asyncio.get_running_loop().run_in_executor(attempt.threads, fn, *args)
+            return await value if inspect.isawaitable(value) else value
+    except TimeoutError as error:
+        if limit.expired():
+            raise StepTimeout(f"the call took longer than {timeout:g} s", field="timeout") from error
+        raise

@@ -1,0 +1,77 @@
+"""What operators and callers do to a run: read it, decide, write; again where somebody came in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamline.domain.change import Change
+from streamline.domain.decisions import check_run
+from streamline.domain.transitions import operating
+from streamline.engine.runtime import Runtime
+from streamline.engine.worker import ActiveWorker
+from streamline.errors import RunNotFound, StoreUnavailable
+from streamline.store import Scope
+
+_RACES = 100
+
+
+class Control:
+    """Cancels, retries, pauses and unpauses runs."""
+
+    def __init__(self, runtime: Runtime, worker: ActiveWorker | None) -> None:
+        self._runtime = runtime
+        self._worker = worker
+
+    async def cancel(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
+        """End the run; a finished one is left unchanged. Its driver's writes are refused from then on."""
+
+        def decide(run: dict[str, Any]) -> Change | None:
+            definition = self._runtime.registry.serving(run["workflow"], run["version"])
+            keep_for = None if definition is None else definition.retention
+            return operating.cancel(run, self._runtime.clock.now(), reason=reason, by=by, keep_for=keep_for)
+
+        _, changed = await self._operate(run_id, scope, decide)
+        if changed and self._worker is not None:
+            self._worker.crew.lose(run_id)
+        if changed and self._runtime.wakes is not None:
+            self._runtime.wakes.fenced(run_id)
+
+    async def retry(self, run_id: str, scope: Scope) -> None:
+        """Let a failed or cancelled run go on from the step where it stopped."""
+        run, _ = await self._operate(run_id, scope, lambda run: operating.retry(run, self._runtime.clock.now()))
+        self._announce(run)
+
+    async def pause(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
+        """Hold the run: the present step finishes, the next does not begin."""
+        now = self._runtime.clock.now
+        await self._operate(run_id, scope, lambda run: operating.pause(run, now(), reason=reason, by=by))
+
+    async def unpause(self, run_id: str, scope: Scope) -> None:
+        """Let a held run go on."""
+        run, _ = await self._operate(run_id, scope, lambda run: operating.unpause(run, self._runtime.clock.now()))
+        self._announce(run)
+
+    async def _operate(
+        self, run_id: str, scope: Scope, decide: Callable[[dict[str, Any]], Change | None]
+    ) -> tuple[dict[str, Any], bool]:
+        for _ in range(_RACES):
+            run = await self._runtime.read(run_id, scope)
+            if run is None:
+                raise RunNotFound(f"no run {run_id!r}", field="run_id")
+            check_run(run)
+            change = decide(run)
+            if change is None:
+                return run, False
+            if await self._runtime.commit(run, change, scope):
+                return run, True
+        raise StoreUnavailable(f"run {run_id}: somebody else changed it each time")
+
+    def _announce(self, run: dict[str, Any]) -> None:
+        due_at = run.get("due_at")
+        if due_at is None:
+            return
+        if self._worker is not None:
+            self._worker.look_at(due_at)
+        if self._runtime.wakes is not None:
+            self._runtime.wakes.due(run["route"], due_at)

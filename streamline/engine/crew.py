@@ -1,0 +1,113 @@
+"""The runs that a worker drives at the moment, each in a task of its own, never more than there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from streamline.engine.executor import Executor
+from streamline.engine.holding import Holding
+from streamline.engine.runtime import Runtime
+
+logger = logging.getLogger("streamline.engine")
+
+
+class Crew:
+    """Holds runs and drives them; a slow one delays nobody.
+
+    Args:
+        runtime: The app's parts.
+        executor: Drives one run.
+        concurrency: Runs driven at once.
+        on_parked: Told when a run that was driven here falls due again.
+    """
+
+    def __init__(
+        self, runtime: Runtime, executor: Executor, concurrency: int, on_parked: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._runtime = runtime
+        self._executor = executor
+        self._concurrency = concurrency
+        self._on_parked = on_parked
+        self._reserved = 0
+        self._tasks: dict[asyncio.Task[None], Holding] = {}
+        self._by_run: dict[str, Holding] = {}
+        self._room_made = asyncio.Event()
+
+    @property
+    def room(self) -> int:
+        """How many more runs fit."""
+        return max(0, self._concurrency - len(self._tasks) - self._reserved)
+
+    @property
+    def holdings(self) -> list[Holding]:
+        """The runs that are driven."""
+        return list(self._tasks.values())
+
+    def holds(self, run_id: str) -> bool:
+        """Return whether the run is driven here."""
+        return run_id in self._by_run
+
+    def lose(self, run_id: str) -> None:
+        """Give up a run that somebody has ended."""
+        if run_id in self._by_run:
+            self._by_run[run_id].lose("cancelled")
+
+    def reserve(self) -> bool:
+        """Keep a place for a run that is about to be inserted as claimed; return False where there is none."""
+        if not self.room:
+            return False
+        self._reserved += 1
+        return True
+
+    def unreserve(self) -> None:
+        """Give a reserved place back."""
+        self._reserved -= 1
+        self._room_made.set()
+
+    async def made_room(self) -> None:
+        """Return when a place has become free."""
+        self._room_made.clear()
+        if not self.room:
+            await self._room_made.wait()
+
+    def take(self, run: dict[str, Any], lease_seconds: float, sent: float | None = None) -> None:
+        """Drive a run that this worker has claimed.
+
+        Args:
+            run: The document.
+            lease_seconds: For how long the claim holds.
+            sent: Monotonic instant before which the claim cannot have taken effect; default now.
+        """
+        definition = self._runtime.registry.required(run["workflow"], run["version"])
+        began = self._runtime.clock.monotonic() if sent is None else sent
+        holding = Holding(self._runtime, run, definition, began + lease_seconds)
+        task = asyncio.ensure_future(self._executor.drive(holding))
+        self._tasks[task] = holding
+        self._by_run[run["_id"]] = holding
+        task.add_done_callback(self._done)
+
+    async def finish(self, timeout: float | None) -> None:
+        """Return when no run is driven any more, or after `timeout` seconds."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout)
+
+    async def progress(self, timeout: float | None) -> None:
+        """Return when one of the runs is no longer driven, or after `timeout` seconds."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        holding = self._tasks.pop(task)
+        run = holding.run
+        if self._by_run.get(run["_id"]) is holding:
+            del self._by_run[run["_id"]]
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("run %s: the executor failed; its lease will run out", run["_id"], exc_info=task.exception())
+        if isinstance(run.get("due_at"), datetime):
+            self._on_parked(run)
+        self._room_made.set()
+        self._runtime.bus.touch(run["_id"])

@@ -1,0 +1,69 @@
+"""Waiting for runs to end or change: hints first, and a look at the database in growing intervals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from streamline.domain.run import Event, read_event
+from streamline.domain.statuses import TERMINAL
+from streamline.engine.runtime import Runtime
+from streamline.errors import ResultTimeout, RunNotFound
+from streamline.store import Scope, statements
+
+_FIRST_LOOK, _LONGEST_LOOK, _GROWTH = 0.02, 1.0, 1.5
+_HELD_LOOK = 5.0
+_EVENTS = {"events": 1, "status": 1}
+
+
+class Endings:
+    """Lets callers wait for runs.
+
+    Args:
+        runtime: The app's parts.
+        held: Whether this process drives the run, so that its end will be told here without a look.
+    """
+
+    def __init__(self, runtime: Runtime, held: Callable[[str], bool]) -> None:
+        self._runtime = runtime
+        self._held = held
+
+    async def wait(self, run_id: str, scope: Scope, timeout: float | None) -> dict[str, Any]:
+        """Return the run's document once it has ended.
+
+        Raises:
+            RunNotFound: There is no such run in scope.
+            ResultTimeout: It did not end within `timeout` seconds.
+        """
+        deadline = None if timeout is None else self._runtime.clock.monotonic() + timeout
+        pause = _FIRST_LOOK
+        while True:
+            if not self._held(run_id):
+                run = await self._runtime.read(run_id, scope)
+                if run is None:
+                    raise RunNotFound(f"no run {run_id!r}", field="run_id")
+                if run["status"] in TERMINAL:
+                    return run
+            left = _LONGEST_LOOK if deadline is None else deadline - self._runtime.clock.monotonic()
+            if left <= 0:
+                raise ResultTimeout(f"run {run_id} did not end within {timeout:g} s; it goes on", field="timeout")
+            longest = _HELD_LOOK if self._held(run_id) else pause
+            ended = await self._runtime.bus.changed(run_id, longest if deadline is None else min(longest, left))
+            if ended is not None and scope.admits(ended):
+                return dict(ended)
+            pause = min(pause * _GROWTH, _LONGEST_LOOK)
+
+    async def events(self, run_id: str, scope: Scope, after: int) -> AsyncIterator[Event]:
+        """Yield the run's events with a number above `after`, as they come, until it has ended."""
+        pause = _FIRST_LOOK
+        while True:
+            found = await self._runtime.store.run(statements.find_run(run_id, _EVENTS), scope)
+            if not found:
+                raise RunNotFound(f"no run {run_id!r}", field="run_id")
+            fresh = [stored for stored in found[0]["events"] if stored["seq"] > after]
+            for stored in fresh:
+                yield read_event(run_id, stored)
+            if found[0]["status"] in TERMINAL:
+                return
+            after, pause = (fresh[-1]["seq"], _FIRST_LOOK) if fresh else (after, min(pause * _GROWTH, _LONGEST_LOOK))
+            await self._runtime.bus.changed(run_id, pause)

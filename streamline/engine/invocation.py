@@ -1,0 +1,122 @@
+"""One attempt's handler at work: its end is awaited, whatever ends it.
+
+An attempt ends by itself, by its timeout, because the worker stops, or because the lease is lost. In every case the
+handler has ended before anything else happens to the run; one that ignores being told is abandoned after a grace, and
+then no further attempt follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["timeout", "stopping", "lost", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a handler ended.
+
+    Args:
+        value: What it returned.
+        error: What it raised.
+        verdict: Why it was told to end, if it was.
+        abandoned: Whether it had not ended by the end of the grace.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    verdict: str | None = None
+    abandoned: bool = False
+
+
+class Invocation:
+    """A handler at work.
+
+    Args:
+        handler: Called with `argument`.
+        argument: The handler's context.
+        threads: Where a plain function runs; None for a coroutine function.
+        timeout: Seconds the attempt may take; None for no limit.
+        grace: Seconds the handler may take to end once it is told to.
+        on_interrupt: Called when the handler is told to end.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Any], Any],
+        argument: Any,
+        *,
+        threads: ThreadPoolExecutor | None,
+        timeout: float | None,
+        grace: float,
+        on_interrupt: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[Ended] = self._loop.create_future()
+        self._grace, self._on_interrupt = grace, on_interrupt
+        self._verdict: str | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._cancel = self._begin(handler, argument, threads)
+        if timeout is not None:
+            self._timers.append(self._loop.call_later(timeout, self.interrupt, "timeout"))
+
+    def interrupt(self, verdict: str) -> None:
+        """Tell the handler to end; the first verdict stands, except that nothing outranks a lost lease."""
+        if self._ended.done():
+            return
+        if self._verdict is None:
+            self._timers.append(self._loop.call_later(self._grace, self._end, Ended(abandoned=True)))
+        if self._verdict is None or verdict in ("lost", "cancelled"):
+            self._verdict = verdict
+        self._on_interrupt()
+        self._cancel()
+
+    async def outcome(self) -> Ended:
+        """Return how the handler ended, once it has."""
+        try:
+            return await self._ended
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+
+    def _begin(self, handler: Callable[[Any], Any], argument: Any, threads: ThreadPoolExecutor | None) -> Callable[[], Any]:
+        if threads is None:
+            task = self._loop.create_task(_guarded(handler, argument))
+            task.add_done_callback(self._task_done)
+            return task.cancel
+        context = contextvars.copy_context()
+        work = threads.submit(context.run, _guarded_call, handler, argument)
+        # A thread cannot be cancelled: only its real end counts, and until then `ctx.cancelled` asks it to hurry.
+        work.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._thread_done, done))
+        return work.cancel
+
+    def _task_done(self, task: asyncio.Task[Ended]) -> None:
+        self._end(Ended(error=asyncio.CancelledError()) if task.cancelled() else task.result())
+
+    def _thread_done(self, work: Any) -> None:
+        self._end(Ended(error=asyncio.CancelledError()) if work.cancelled() else work.result())
+
+    def _end(self, ended: Ended) -> None:
+        if not self._ended.done():
+            self._ended.set_result(Ended(ended.value, ended.error, self._verdict, ended.abandoned))
+
+
+async def _guarded(handler: Callable[[Any], Any], argument: Any) -> Ended:
+    try:
+        return Ended(value=await handler(argument))
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - SystemExit in a handler must not end the app
+        return Ended(error=error)
+
+
+def _guarded_call(handler: Callable[[Any], Any], argument: Any) -> Ended:
+    try:
+        return Ended(value=handler(argument))
+    except BaseException as error:  # noqa: BLE001 - the same, in a thread
+        return Ended(error=error)

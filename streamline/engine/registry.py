@@ -1,0 +1,45 @@
+"""Which workflow definitions this process serves."""
+
+from __future__ import annotations
+
+from streamline.domain.definition import Definition, route_of
+from streamline.errors import AlreadyRegistered, VersionMismatch, WorkflowNotFound
+
+
+class Registry:
+    """Definitions by name and version; the one registered last under a name starts its new runs."""
+
+    def __init__(self) -> None:
+        self._by_route: dict[str, Definition] = {}
+        self._current: dict[str, Definition] = {}
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes whose runs this process may claim."""
+        return tuple(self._by_route)
+
+    def register(self, definition: Definition) -> None:
+        """Serve `definition`; raise `AlreadyRegistered` where another one has its name and version."""
+        if self._by_route.get(definition.route, definition) is not definition:
+            raise AlreadyRegistered(
+                f"{definition.route}: another definition is registered under this name and version", field="workflows"
+            )
+        self._by_route[definition.route] = definition
+        self._current[definition.name] = definition
+
+    def current(self, name: str) -> Definition:
+        """Return the definition that starts new runs of this name; raise `WorkflowNotFound`."""
+        if name not in self._current:
+            raise WorkflowNotFound(f"no workflow named {name!r} is registered", field="workflow")
+        return self._current[name]
+
+    def serving(self, name: str, version: str) -> Definition | None:
+        """Return the definition of this name and version, or None where this process does not serve it."""
+        return self._by_route.get(route_of(name, version))
+
+    def required(self, name: str, version: str) -> Definition:
+        """Return the definition of this name and version; raise `VersionMismatch` where it is not served here."""
+        definition = self.serving(name, version)
+        if definition is None:
+            raise VersionMismatch(f"{route_of(name, version)} is not registered in this process", field="version")
+        return definition

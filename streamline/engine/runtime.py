@@ -1,0 +1,42 @@
+"""What every part of the engine works with, and the one way a change reaches a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamline.bus import Bus
+from streamline.clock import Clock
+from streamline.domain.change import Change, apply
+from streamline.domain.statuses import TERMINAL
+from streamline.engine.registry import Registry
+from streamline.settings import Settings
+from streamline.store import EVERYTHING, Scope, Store, WakeChannel, statements
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The app's parts, as the engine uses them."""
+
+    store: Store
+    clock: Clock
+    bus: Bus
+    registry: Registry
+    settings: Settings
+    wakes: WakeChannel | None
+
+    async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
+        """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
+        statement = statements.advance_run(run["_id"], change, self.store.new_mark())
+        if not await self.store.run(statement, scope):
+            return False
+        apply(run, change)
+        self.bus.publish(run["_id"], change.events)
+        if run["status"] in TERMINAL:
+            self.bus.ended(run)
+        return True
+
+    async def read(self, run_id: str, scope: Scope = EVERYTHING) -> dict[str, Any] | None:
+        """Return the run's document, or None where there is none in scope."""
+        found = await self.store.run(statements.find_run(run_id), scope)
+        return found[0] if found else None

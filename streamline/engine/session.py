@@ -1,0 +1,95 @@
+"""An open app: its connection, its worker, and the verbs' machinery, from opening to closing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Self
+
+from streamline.bus import Bus
+from streamline.clock import Clock
+from streamline.engine.control import Control
+from streamline.engine.endings import Endings
+from streamline.engine.listening import Listening
+from streamline.engine.loops import Breaker, repeat
+from streamline.engine.registry import Registry
+from streamline.engine.runtime import Runtime
+from streamline.engine.starter import Starter
+from streamline.engine.worker import ActiveWorker
+from streamline.errors import AppClosed, WrongLoop
+from streamline.ids import new_worker_id
+from streamline.settings import Settings, Worker
+from streamline.store import Store, WakeChannel, check_deployment, connect, ensure_indexes
+
+
+class Session:
+    """What exists between opening and closing an app."""
+
+    def __init__(self, runtime: Runtime, worker: ActiveWorker | None, uri: str) -> None:
+        self.runtime = runtime
+        self.worker = worker
+        self.uri = uri
+        self.starter = Starter(runtime, worker)
+        self.control = Control(runtime, worker)
+        self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
+        self._loop = asyncio.get_running_loop()
+        self._listening = self._listen()
+
+    @classmethod
+    async def open(
+        cls,
+        target: Any,
+        database: str | None,
+        prefix: str,
+        settings: Settings,
+        clock: Clock,
+        registry: Registry,
+        worker: Worker | None,
+    ) -> Self:
+        """Connect, check the deployment, create what is missing, and start the worker."""
+        driver = connect(target, database=database, prefix=prefix, settings=settings)
+        store = Store(driver, settings, clock)
+        try:
+            await check_deployment(driver, clock, patience=settings.patience_seconds)
+            wakes = WakeChannel(driver, clock, sender=new_worker_id(), size=settings.wakes_size) if settings.wake_channel else None
+            runtime = Runtime(store, clock, Bus(), registry, settings, wakes)
+            session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
+            await session.ensure_indexes()
+        except BaseException:
+            await store.close()
+            raise
+        if session.worker is not None:
+            session.worker.start()
+        return session
+
+    @staticmethod
+    def checked(session: Session | None) -> Session:
+        """Return the session of an open app; raise `AppClosed` or `WrongLoop` where it cannot be used here."""
+        if session is None:
+            raise AppClosed("the app is not open: use it inside `async with app:`")
+        if asyncio.get_running_loop() is not session._loop:
+            raise WrongLoop("the app was opened in another event loop")
+        return session
+
+    async def ensure_indexes(self) -> None:
+        """Create the indexes and collections that are missing."""
+        await ensure_indexes(self.runtime.store.driver)
+        if self.runtime.wakes is not None:
+            await self.runtime.wakes.ensure()
+
+    async def close(self) -> None:
+        """Stop working, let what was said and written leave, and disconnect."""
+        if self.worker is not None:
+            await self.worker.stop(self.worker.settings.drain_seconds)
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait((self._listening,))
+        if self.runtime.wakes is not None:
+            await self.runtime.wakes.close()
+        await self.runtime.store.close()
+
+    def _listen(self) -> asyncio.Task[None] | None:
+        if self.runtime.wakes is None:
+            return None
+        crew, look_at = (None, lambda _: None) if self.worker is None else (self.worker.crew, self.worker.look_at)
+        listening = Listening(self.runtime.wakes, self.runtime.registry, self.runtime.bus, crew, look_at)
+        return asyncio.ensure_future(repeat("listening for wakes", listening.run_once, self.runtime.clock.sleep, Breaker()))

@@ -1,0 +1,92 @@
+"""The worker of an app's process: its loops, from the first claim to the last release."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+from streamline.engine.claimer import Claimer
+from streamline.engine.crew import Crew
+from streamline.engine.executor import Executor
+from streamline.engine.heartbeat import Heartbeat
+from streamline.engine.loops import Breaker, repeat
+from streamline.engine.runtime import Runtime
+from streamline.engine.scheduler import Scheduler
+from streamline.engine.sweeper import Sweeper
+from streamline.ids import new_worker_id
+from streamline.settings import Worker
+
+logger = logging.getLogger("streamline.engine")
+
+
+class ActiveWorker:
+    """Takes and drives runs in the background of the app's own process."""
+
+    def __init__(self, runtime: Runtime, settings: Worker) -> None:
+        self.id = new_worker_id()
+        self.settings = settings
+        self._runtime = runtime
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="streamline-step")
+        self.claimer = Claimer(runtime, settings, self.id)
+        executor = Executor(runtime, settings, self._threads)
+        self.crew = Crew(runtime, executor, settings.concurrency, self._parked)
+        self.scheduler = Scheduler(runtime, settings, self.claimer, self.crew)
+        self.sweeper = Sweeper(settings, self.claimer, self.crew)
+        self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
+        self._loops: list[asyncio.Task[None]] = []
+        self._accepting = False
+
+    def start(self) -> None:
+        """Begin to take runs."""
+        self._accepting = True
+        sleep = self._runtime.clock.sleep
+        self._spawn("looking for due runs", self.scheduler.run_once, self.scheduler.wait)
+        self._spawn("looking for lost runs", self.sweeper.run_once, sleep)
+        self.begin_to_beat()
+
+    def begin_to_beat(self) -> None:
+        """Keep the leases of the runs that are held."""
+        self._spawn("the heartbeat", self.heartbeat.run_once, self._runtime.clock.sleep)
+
+    async def stop(self, drain: float) -> None:
+        """Take no more runs, let the held ones finish for `drain` seconds, then end and release them."""
+        self._accepting = False
+        *takers, beating = self._loops
+        await _end(takers)
+        await self.crew.finish(drain)
+        for holding in self.crew.holdings:
+            holding.stop()
+        await self.crew.finish(self.settings.grace_seconds + self.settings.beat_seconds)
+        await _end([beating])
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def reserve(self) -> bool:
+        """Keep a place for a run that is about to be inserted as claimed."""
+        return self._accepting and self.crew.reserve()
+
+    def look_at(self, instant: datetime) -> None:
+        """Something falls due at an instant."""
+        if self._accepting:
+            self.scheduler.look_at(instant)
+
+    def _parked(self, run: dict[str, Any]) -> None:
+        if self._accepting:
+            self.scheduler.look_at(run["due_at"])
+        elif self._runtime.wakes is not None:
+            self._runtime.wakes.due(run["route"], run["due_at"])
+
+    def _spawn(
+        self, name: str, run_once: Callable[[], Awaitable[float]], wait: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._loops.append(asyncio.ensure_future(repeat(name, run_once, wait, Breaker())))
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,0 +1,138 @@
+"""Every knob, with its unit, its default and the reason for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+
+from streamline.domain.durations import Duration, parse_duration
+from streamline.errors import InvalidPolicy
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """How a process works on runs.
+
+    Args:
+        concurrency: Runs driven at once; 1 to 10,000. Handlers share one event loop, so this bounds memory, not CPU.
+        lease: How long a worker that stopped beating keeps its runs; at least 200 ms. The default outlives a failover of
+            the database (11 s with server defaults, 13.6 s where a member hangs) with a heartbeat to spare. It beats
+            every quarter of it.
+        poll_interval: Longest pause between two looks for due runs. Wakes and timers make pickup immediate; this bounds
+            the delay where a wake was lost, and what an idle worker costs.
+        claim_batch: Runs claimed by one statement at most; 1 to 1,000. Larger batches cost fewer commands and spread
+            work less evenly over workers.
+        drain: How long a stopping worker lets running steps finish before it ends and releases them.
+        cancel_grace: How long a handler may take to end once it was told to.
+        max_recoveries: How often a run may lose its worker before it is dead-lettered; at least 0.
+        threads: Threads for plain ``def`` handlers; 1 to 1,000.
+    """
+
+    concurrency: int = 100
+    lease: Duration = "30s"
+    poll_interval: Duration = "5s"
+    claim_batch: int = 100
+    drain: Duration = "10s"
+    cancel_grace: Duration = "5s"
+    max_recoveries: int = 10
+    threads: int = 32
+
+    def __post_init__(self) -> None:
+        """Read the durations and refuse what cannot work."""
+        _whole(self, "concurrency", 1, 10_000)
+        _whole(self, "claim_batch", 1, 1_000)
+        _whole(self, "max_recoveries", 0, 1_000_000)
+        _whole(self, "threads", 1, 1_000)
+        for name in ("lease", "poll_interval", "drain", "cancel_grace"):
+            object.__setattr__(self, name, parse_duration(getattr(self, name), name))
+        if self.lease_time < timedelta(milliseconds=200):
+            raise InvalidPolicy("lease: at least 200 ms", field="lease")
+        if self.poll_seconds <= 0:
+            raise InvalidPolicy("poll_interval: more than zero", field="poll_interval")
+
+    @property
+    def lease_time(self) -> timedelta:
+        """How long a claim holds without a heartbeat."""
+        return parse_duration(self.lease, "lease")
+
+    @property
+    def beat_seconds(self) -> float:
+        """Seconds between heartbeats: three may fail before the lease runs out."""
+        return self.lease_time.total_seconds() / 4
+
+    @property
+    def poll_seconds(self) -> float:
+        """Longest pause between polls, in seconds."""
+        return parse_duration(self.poll_interval, "poll_interval").total_seconds()
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long a stopping worker waits for its handlers, in seconds."""
+        return parse_duration(self.drain, "drain").total_seconds()
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long a cancelled handler may take to end, in seconds."""
+        return parse_duration(self.cancel_grace, "cancel_grace").total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What concerns the app as a whole.
+
+    Args:
+        payload_warn: Bytes of one input, output or state above which a warning is logged; large values slow every write
+            of the run.
+        payload_max: Bytes of one such value above which it is refused; a workflow may set its own.
+        document_max: Bytes above which a run stops growing: 4 MiB below the database's 16, so that its failure can
+            still be written.
+        lanes: Commands of batched writes in flight at once; 1 to 16. Two keep the server busy while a batch is put
+            together; more make the batches smaller.
+        batch: Writes in one command at most; 1 to 1,000.
+        operations: Other commands in flight at once; 1 to 1,000. The driver lets waiters starve beyond some sixteen.
+        call_timeout: How long one command may take.
+        patience: How long a verb goes on trying while the database is away, before ``StoreUnavailable``.
+        wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
+        wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.
+    """
+
+    payload_warn: int = MIB
+    payload_max: int = 4 * MIB
+    document_max: int = 12 * MIB
+    lanes: int = 2
+    batch: int = 128
+    operations: int = 16
+    call_timeout: Duration = "10s"
+    patience: Duration = "30s"
+    wake_channel: bool = True
+    wakes_size: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        """Read the durations and refuse what cannot work."""
+        for item in fields(self):
+            if item.type == "int":
+                _whole(self, item.name, 1, 1024 * MIB)
+        _whole(self, "lanes", 1, 16)
+        _whole(self, "batch", 1, 1_000)
+        _whole(self, "operations", 1, 1_000)
+        _whole(self, "wakes_size", 4096, 1024 * MIB)
+        for name in ("call_timeout", "patience"):
+            object.__setattr__(self, name, parse_duration(getattr(self, name), name, positive=True))
+
+    @property
+    def call_seconds(self) -> float:
+        """How long one command may take, in seconds."""
+        return parse_duration(self.call_timeout, "call_timeout").total_seconds()
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a verb keeps trying, in seconds."""
+        return parse_duration(self.patience, "patience").total_seconds()
+
+
+def _whole(owner: Worker | Settings, name: str, low: int, high: int) -> None:
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidPolicy(f"{name}: a whole number from {low} to {high}", field=name)

@@ -1,0 +1,11 @@
+"""The only floor that knows MongoDB: statements as data, and one door through which they go."""
+
+from streamline.store.connect import connect
+from streamline.store.deployment import check_deployment
+from streamline.store.door import Store
+from streamline.store.indexes import ensure_indexes
+from streamline.store.operations import Inserted
+from streamline.store.scope import EVERYTHING, Scope
+from streamline.store.wakes import Wake, WakeChannel
+
+__all__ = ["EVERYTHING", "Inserted", "Scope", "Store", "Wake", "WakeChannel", "check_deployment", "connect", "ensure_indexes"]

@@ -1,0 +1,40 @@
+"""From a transition to what MongoDB is asked: a filter and a classic update.
+
+Users' values only ever stand in value positions of classic operators, where the server takes ``$`` in them for text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamline.domain.change import EVENTS_KEPT, Absent, AtMost, Change, OneOf
+
+
+def compile_guard(change: Change) -> dict[str, Any]:
+    """Return the filter that holds where the change's guard does."""
+    return {path: _condition(wanted) for path, wanted in change.guard.items()}
+
+
+def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
+    """Return the update that does what `streamline.domain.change.apply` does, and leaves `mark`."""
+    put = change.put if mark is None else {**change.put, "mark": mark}
+    update: dict[str, Any] = {"$set": put}
+    if change.drop:
+        update["$unset"] = dict.fromkeys(change.drop, "")
+    if change.add:
+        update["$inc"] = change.add
+    if change.earliest:
+        update["$min"] = change.earliest
+    if change.events:
+        update["$push"] = {"events": {"$each": change.events, "$slice": -EVENTS_KEPT}}
+    return update
+
+
+def _condition(wanted: Any) -> Any:
+    if isinstance(wanted, AtMost):
+        return {"$lte": wanted.limit}
+    if isinstance(wanted, OneOf):
+        return {"$in": list(wanted.options)}
+    if isinstance(wanted, Absent):
+        return None
+    return {"$eq": wanted} if isinstance(wanted, dict) else wanted

@@ -1,0 +1,79 @@
+"""From what the user names to a driver: a URI, a client or a database, of PyMongo or of Motor."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+
+from streamline.errors import UnsafeDeployment
+from streamline.settings import Settings
+from streamline.store.driver import CODEC, Driver
+
+DEFAULT_DATABASE = "streamline"
+
+# The drivers' defaults let a hung primary block for half a minute.
+_CLIENT_OPTIONS: dict[str, Any] = {
+    "appname": "streamline",
+    "connectTimeoutMS": 2000,
+    "heartbeatFrequencyMS": 2000,
+    "serverSelectionTimeoutMS": 5000,
+}
+
+
+def connect(
+    target: Any,
+    *,
+    database: str | None,
+    prefix: str,
+    settings: Settings,
+    motor: bool = False,
+) -> Driver:
+    """Return a driver for `target`; nothing is sent yet.
+
+    Args:
+        target: A ``mongodb://`` URI, a client or a database, of PyMongo's async API or of Motor.
+        database: Name of the database; default the URI's or the given database's, else ``streamline``.
+        prefix: Beginning of the names of the engine's collections.
+        settings: Limits of calls.
+        motor: Whether a client made from a URI is Motor's.
+
+    Raises:
+        UnsafeDeployment: The target is of no known kind, or cannot be parsed.
+    """
+    owned, client, name = isinstance(target, str), target, None
+    if isinstance(target, str):
+        client = _client_of(target, motor=motor)
+    elif _kind(target) in ("AsyncDatabase", "AsyncIOMotorDatabase"):
+        client, name = target.client, target.name
+    elif _kind(target) not in ("AsyncMongoClient", "AsyncIOMotorClient"):
+        raise UnsafeDeployment(
+            "target: a mongodb:// URI, a pymongo.AsyncMongoClient, a Motor AsyncIOMotorClient, or a database of either",
+            field="target",
+        )
+    chosen = database or name or _default_database(client)
+    return Driver(client, chosen, prefix, owned=owned, call_seconds=settings.call_seconds, uri=target if owned else None)
+
+
+def _client_of(uri: str, *, motor: bool) -> Any:
+    given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
+    options = {name: value for name, value in _CLIENT_OPTIONS.items() if name.lower() not in given}
+    try:
+        if motor:
+            from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - an extra, needed only here
+
+            return AsyncIOMotorClient(uri, tz_aware=CODEC.tz_aware, **options)
+        return AsyncMongoClient(uri, tz_aware=CODEC.tz_aware, **options)
+    except (PyMongoError, ValueError) as error:
+        raise UnsafeDeployment(f"target: not a usable connection string ({type(error).__name__})", field="target") from error
+
+
+def _kind(target: Any) -> Literal["AsyncDatabase"] | str:
+    return "AsyncDatabase" if isinstance(target, AsyncDatabase) else type(target).__name__
+
+
+def _default_database(client: Any) -> str:
+    return str(client.get_default_database(DEFAULT_DATABASE).name)

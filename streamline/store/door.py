@@ -1,0 +1,184 @@
+"""The one door to the database.
+
+Whatever the engine wants done goes through `Store.run`: here, once, a statement gets its tenant scope, its write
+concern, its place in a batch, its shelter from cancellation, its retries, and the answer to whether it took effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, overload
+
+from pymongo.errors import PyMongoError
+
+from streamline.clock import Clock
+from streamline.errors import IdempotencyConflict, StoreUnavailable
+from streamline.ids import new_token
+from streamline.settings import Settings
+from streamline.store import statements
+from streamline.store.driver import DURABLE, Driver
+from streamline.store.lanes import Lanes
+from streamline.store.operations import Aggregate, Document, Find, Insert, Inserted, Write, WriteMany
+from streamline.store.outcomes import is_passing, is_passing_code, translate
+from streamline.store.scope import EVERYTHING, Scope
+
+T = TypeVar("T")
+Probe = Callable[[str, int], None]
+
+_DUPLICATE = 11000
+_INSERTS_IN_A_COMMAND = 500
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+
+
+class Store:
+    """Sends statements and says what came of them."""
+
+    def __init__(self, driver: Driver, settings: Settings, clock: Clock) -> None:
+        self.driver = driver
+        self._clock = clock
+        self._patience = settings.patience_seconds
+        self._gate = asyncio.Semaphore(settings.operations)
+        self._sheltered: set[asyncio.Task[Any]] = set()
+        self._updates: Lanes[Write, bool] = Lanes(self._send_updates, lanes=settings.lanes, batch=settings.batch)
+        self._inserts: Lanes[Insert, Inserted] = Lanes(self._send_inserts, lanes=settings.lanes, batch=settings.batch)
+        self._mark_prefix, self._mark_numbers = new_token(), itertools.count()
+
+    def new_mark(self) -> str:
+        """Return a text that no other write leaves in a run."""
+        return f"{self._mark_prefix}.{next(self._mark_numbers):x}"
+
+    @overload
+    async def run(self, statement: Write, scope: Scope = EVERYTHING) -> bool: ...
+    @overload
+    async def run(self, statement: Insert, scope: Scope = EVERYTHING) -> Inserted: ...
+    @overload
+    async def run(self, statement: WriteMany, scope: Scope = EVERYTHING) -> int: ...
+    @overload
+    async def run(self, statement: Find | Aggregate, scope: Scope = EVERYTHING) -> list[Document]: ...
+
+    async def run(
+        self, statement: Write | Insert | WriteMany | Find | Aggregate, scope: Scope = EVERYTHING
+    ) -> bool | Inserted | int | list[Document]:
+        """Carry out `statement` within `scope`.
+
+        Returns:
+            For a `Write` whether it took effect, for an `Insert` what is there now, for a `WriteMany` how many runs
+            matched, for reads the documents.
+
+        Raises:
+            StoreUnavailable: The database did not answer in the time allowed; a write may or may not have happened.
+        """
+        if isinstance(statement, Insert):
+            assert scope.admits(statement.document), "a run is inserted within its tenant's scope"
+            return await self._inserts.carry(statement)
+        confined = statement if scope.everything else replace(statement, filter=scope.confine(statement.filter))
+        if isinstance(confined, Write):
+            return await self._updates.carry(confined)
+        return await self._sheltered_call(lambda: self._send(confined))
+
+    async def insert_many(self, inserts: Sequence[Insert]) -> list[Inserted]:
+        """Carry out many inserts in few commands; answers come in the order given."""
+        answers: list[Inserted | Exception] = []
+        for first in range(0, len(inserts), _INSERTS_IN_A_COMMAND):
+            answers += await self._send_inserts(list(inserts[first : first + _INSERTS_IN_A_COMMAND]))
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, Exception)]
+
+    async def close(self) -> None:
+        """Let what was handed in reach the database, then close the client if it was made here."""
+        await self._updates.drain()
+        await self._inserts.drain()
+        if self._sheltered:
+            await asyncio.wait(self._sheltered, timeout=self._patience)
+        await self.driver.close()
+
+    async def _send(self, statement: WriteMany | Find | Aggregate) -> int | list[Document]:
+        async with self._gate:
+            if isinstance(statement, Find):
+                return await self.driver.find(self.driver.runs, statement)
+            if isinstance(statement, Aggregate):
+                return await self.driver.aggregate(self.driver.runs, statement)
+            answer = await self._update([{"q": statement.filter, "u": statement.update, "multi": True}])
+            return int(answer["n"])
+
+    async def _send_updates(self, batch: list[Write]) -> list[bool | Exception]:
+        rows = [{"q": write.filter, "u": write.update} for write in batch]
+        answer = await self._persist(lambda: self._update(rows))
+        failed = {error["index"]: _conflict(error) for error in answer.get("writeErrors", ())}
+        if answer["n"] == len(batch):
+            return [True] * len(batch)
+        shown = await self._shown_marks([write.run_id for write in batch])
+        return [failed.get(i, shown.get(write.run_id) == write.mark) for i, write in enumerate(batch)]
+
+    async def _send_inserts(self, batch: list[Insert]) -> list[Inserted | Exception]:
+        documents = [insert.document for insert in batch]
+        answer = await self._persist(lambda: self._insert(documents))
+        taken = {error["index"]: error for error in answer.get("writeErrors", ())}
+        if not taken:
+            return ["inserted"] * len(batch)
+        shown = await self._shown_marks([batch[i].run_id for i in taken])
+        return [self._what_is_there(insert, taken.get(i), shown) for i, insert in enumerate(batch)]
+
+    @staticmethod
+    def _what_is_there(insert: Insert, error: dict[str, Any] | None, shown: dict[str, str]) -> Inserted | Exception:
+        if error is None or shown.get(insert.run_id) == insert.mark:
+            return "inserted"
+        if error["code"] != _DUPLICATE:
+            return StoreUnavailable(f"the database refused a new run (code {error['code']})")
+        return "id_taken" if insert.run_id in shown else "key_taken"
+
+    async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, str]:
+        found = await self._persist(lambda: self.driver.find(self.driver.runs, statements.find_marks(run_ids)))
+        return {document["_id"]: document.get("mark", "") for document in found}
+
+    async def _update(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return await self._write({"update": self.driver.runs, "updates": rows, "ordered": False})
+
+    async def _insert(self, documents: list[Document]) -> dict[str, Any]:
+        return await self._write({"insert": self.driver.runs, "documents": documents, "ordered": False})
+
+    async def _write(self, command: dict[str, Any]) -> dict[str, Any]:
+        answer = await self.driver.command({**command, "writeConcern": DURABLE})
+        doubt = answer.get("writeConcernError")
+        if doubt is not None and is_passing_code(doubt.get("code")):
+            raise _Unacknowledged
+        return answer
+
+    async def _sheltered_call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Cancelling a call in flight closes its connection and may leave the write done: let it finish instead."""
+        task = asyncio.ensure_future(self._persist(call))
+        self._sheltered.add(task)
+        task.add_done_callback(self._sheltered.discard)
+        return await asyncio.shield(task)
+
+    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        deadline, pause = self._clock.monotonic() + self._patience, _FIRST_PAUSE
+        while True:
+            try:
+                return await call()
+            except _Unacknowledged as error:
+                last: PyMongoError = error
+            except PyMongoError as error:
+                if not is_passing(error):
+                    raise translate(error) from error
+                last = error
+            if self._clock.monotonic() + pause > deadline:
+                raise StoreUnavailable(f"the database did not answer for {self._patience:g} s") from last
+            await self._clock.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class _Unacknowledged(PyMongoError):
+    """The server carried the write out but could not confirm that it will last."""
+
+
+def _conflict(error: dict[str, Any]) -> Exception:
+    if error.get("code") == _DUPLICATE:
+        return IdempotencyConflict("the idempotency key is held by another active run", field="idempotency_key")
+    return StoreUnavailable(f"the database refused a write (code {error.get('code')})")

@@ -1,0 +1,117 @@
+"""One face for the two drivers: PyMongo's async client and Motor's.
+
+They differ in what is awaited and in how cursors are drained; nothing above this file knows which one is in use. Every
+command carries its own concerns, so that a client's or URI's settings can never weaken a promise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC
+from typing import Any
+
+import pymongo
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient, CursorType, ReadPreference
+from pymongo.read_concern import ReadConcern
+
+from streamline.store.operations import Aggregate, Document, Find
+
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+DURABLE = {"w": "majority", "j": True}
+HINT = {"w": 1, "j": False}
+
+
+class Driver:
+    """The database that one app works on.
+
+    Args:
+        client: The client, PyMongo's or Motor's.
+        database: Name of the database.
+        prefix: Beginning of the names of the engine's collections.
+        owned: Whether the client was made here and is closed here.
+        call_seconds: Client-side limit of one command, in seconds.
+        uri: The connection string that the client was made from, where it was made here.
+    """
+
+    def __init__(
+        self, client: Any, database: str, prefix: str, *, owned: bool, call_seconds: float, uri: str | None = None
+    ) -> None:
+        self.client = client
+        self.database: Any = client[database]
+        self.prefix = prefix
+        self.runs = f"{prefix}.runs"
+        self.wakes = f"{prefix}.wakes"
+        self._owned = owned
+        self._uri = uri
+        self._call_seconds = call_seconds
+
+    @property
+    def options(self) -> Any:
+        """The client's options, as PyMongo parsed them."""
+        # Any attribute of PyMongo's client that it does not know is a database: Motor's wrapped client must be asked for by type.
+        return self.client.options if isinstance(self.client, AsyncMongoClient) else self.client.delegate.options
+
+    @property
+    def uri(self) -> str:
+        """The connection string of the deployment; without credentials where the client was passed in."""
+        if self._uri is not None:
+            return self._uri
+        nodes = ",".join(f"{host}:{port}" for host, port in sorted(self.client.nodes))
+        replica_set = self.options.replica_set_name
+        return f"mongodb://{nodes}/" + (f"?replicaSet={replica_set}" if replica_set else "")
+
+    async def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a command and return the server's answer."""
+        with pymongo.timeout(self._call_seconds):
+            answer = await self.database.command(command, codec_options=CODEC)
+        return dict(answer)
+
+    async def find(self, collection: str, statement: Find) -> list[Document]:
+        """Return the documents that a read finds."""
+        cursor = self._readable(collection).find(statement.filter, statement.projection, limit=statement.limit)
+        if statement.sort:
+            cursor = cursor.sort(list(statement.sort))
+        if statement.hint:
+            cursor = cursor.hint(statement.hint)
+        with pymongo.timeout(self._call_seconds):
+            return list(await cursor.to_list(None))
+
+    async def aggregate(self, collection: str, statement: Aggregate) -> list[Document]:
+        """Return the documents that a pipeline yields."""
+        with pymongo.timeout(self._call_seconds):
+            pipeline = [{"$match": statement.filter}, *statement.pipeline]
+            cursor = await _settled(self._readable(collection).aggregate(pipeline))
+            return list(await cursor.to_list(None))
+
+    async def tail(self, collection: str, query: Mapping[str, Any], *, wait_seconds: float) -> AsyncIterator[Document]:
+        """Yield the documents of a capped collection that match, as they arrive; ends when the server ends the cursor."""
+        readable = self.database.get_collection(collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY)
+        cursor = readable.find(query, cursor_type=CursorType.TAILABLE_AWAIT)
+        cursor = cursor.max_await_time_ms(int(wait_seconds * 1000))
+        try:
+            while cursor.alive:
+                async for document in cursor:
+                    yield document
+        finally:
+            await _settled(cursor.close())
+
+    async def index_names(self, collection: str) -> set[str]:
+        """Return the names of a collection's indexes; none where there is no such collection."""
+        cursor = await _settled(self.database[collection].list_indexes())
+        return {index["name"] for index in await cursor.to_list(None)}
+
+    async def close(self) -> None:
+        """Close the client if it was made here."""
+        if self._owned:
+            await _settled(self.client.close())
+
+    def _readable(self, collection: str) -> Any:
+        return self.database.get_collection(
+            collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+        )
+
+
+async def _settled(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value

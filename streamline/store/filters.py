@@ -1,0 +1,156 @@
+"""Users' queries as filters: only what an index or a bounded scan can answer, and no code."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from streamline.domain.statuses import RUN_STATUSES
+from streamline.errors import InvalidQuery
+
+PAGE_MAX = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROOTS = ("input", "metadata", "output")
+_LOGICAL = frozenset({"$and", "$or", "$nor"})
+_OPERATORS = frozenset(
+    {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$all", "$size", "$not", "$elemMatch"}
+)
+_ORDERS = {"created_at": 1, "-created_at": -1}
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs are wanted, checked.
+
+    Args:
+        workflow: Name of a workflow.
+        status: A status, or several.
+        tags: Tags that a run must all have.
+        match: A Mongo filter over ``input``, ``metadata`` and ``output``.
+        created_after: Only runs created at or after this instant.
+        created_before: Only runs created before this instant.
+    """
+
+    workflow: str | None = None
+    status: str | Sequence[str] | None = None
+    tags: str | Sequence[str] | None = None
+    match: Mapping[str, Any] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def filter(self) -> dict[str, Any]:
+        """Return the filter; raise `InvalidQuery` naming the field that is not of the allowed form."""
+        query: dict[str, Any] = {}
+        if self.workflow is not None:
+            query["workflow"] = _text(self.workflow, "workflow")
+        if self.status is not None:
+            query["status"] = {"$in": _statuses(self.status)}
+        if self.tags is not None:
+            query["tags"] = {"$all": _texts(self.tags, "tags")}
+        created = _bounds(self.created_after, self.created_before)
+        if created:
+            query["created_at"] = created
+        if self.match is not None:
+            query = {"$and": [query, checked_match(self.match)]}
+        return query
+
+
+def sort_of(order: str) -> tuple[tuple[str, int], ...]:
+    """Return the sort that an order's name means; raise `InvalidQuery`."""
+    if not isinstance(order, str) or order not in _ORDERS:
+        raise InvalidQuery('order: "created_at" or "-created_at"', field="order")
+    return (("created_at", _ORDERS[order]), ("_id", _ORDERS[order]))
+
+
+def checked_limit(limit: object) -> int:
+    """Return `limit` if a page may be that long; raise `InvalidQuery`."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= PAGE_MAX:
+        raise InvalidQuery(f"limit: a whole number from 1 to {PAGE_MAX}", field="limit")
+    return limit
+
+
+def cursor_of(document: Mapping[str, Any]) -> str:
+    """Return the text that stands for the place behind `document` in the order of pages."""
+    milliseconds = (document["created_at"] - _EPOCH) // timedelta(milliseconds=1)
+    return base64.urlsafe_b64encode(json.dumps([milliseconds, document["_id"]]).encode()).decode()
+
+
+def behind(cursor: str, order: str) -> dict[str, Any]:
+    """Return the filter for what stands behind a page's cursor; raise `InvalidQuery` where it is not one of ours."""
+    try:
+        milliseconds, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        at = _EPOCH + timedelta(milliseconds=int(milliseconds))
+    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error):
+        raise InvalidQuery("after: not a cursor of a page", field="after") from None
+    further = "$lt" if _ORDERS[order] < 0 else "$gt"
+    if not isinstance(run_id, str):
+        raise InvalidQuery("after: not a cursor of a page", field="after")
+    # The range on created_at alone lets the scan begin at the cursor; the rest settles ties.
+    return {
+        "created_at": {further + "e": at},
+        "$or": [{"created_at": {further: at}}, {"created_at": at, "_id": {further: run_id}}],
+    }
+
+
+def checked_match(match: object) -> Mapping[str, Any]:
+    """Return a user's filter if it reaches only payloads and runs no code; raise `InvalidQuery`."""
+    if not isinstance(match, Mapping):
+        raise InvalidQuery("match: a mapping", field="match")
+    for key, value in match.items():
+        if key in _LOGICAL:
+            if not isinstance(value, (list, tuple)) or not value:
+                raise InvalidQuery(f"match: {key} takes a list of filters", field="match")
+            for part in value:
+                checked_match(part)
+        elif not isinstance(key, str) or key.split(".")[0] not in _ROOTS:
+            raise InvalidQuery(f"match: fields begin with {', '.join(_ROOTS)}", field="match")
+        else:
+            _check_condition(value)
+    return match
+
+
+def _check_condition(value: object) -> None:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if isinstance(key, str) and key.startswith("$") and key not in _OPERATORS:
+                raise InvalidQuery(f"match: operator {key} is not allowed", field="match")
+            _check_condition(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _check_condition(part)
+
+
+def _statuses(status: object) -> list[str]:
+    names = _texts(status, "status")
+    if unknown := [name for name in names if name not in RUN_STATUSES]:
+        raise InvalidQuery(f"status: {len(unknown)} unknown; one of {', '.join(RUN_STATUSES)}", field="status")
+    return names
+
+
+def _texts(value: object, field: str) -> list[str]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple, set, frozenset)) or not items:
+        raise InvalidQuery(f"{field}: a string or several", field=field)
+    return [_text(item, field) for item in items]
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidQuery(f"{field}: a string", field=field)
+    return value
+
+
+def _bounds(after: object, before: object) -> dict[str, datetime]:
+    bounds = {}
+    for operator, value, field in (("$gte", after, "created_after"), ("$lt", before, "created_before")):
+        if value is None:
+            continue
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            raise InvalidQuery(f"{field}: an aware datetime", field=field)
+        bounds[operator] = value
+    return bounds

@@ -1,0 +1,90 @@
+"""The indexes on runs, each with the statements it serves.
+
+Filters of partial indexes use ``$gt``, because the planner proves that from a query's own range; ``$type`` and
+``$exists`` would leave the index unused or refuse it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from streamline.errors import UnsafeDeployment
+from streamline.store.driver import Driver
+from streamline.store.statements import EPOCH
+
+_CONFLICTS = (85, 86)
+_DUPLICATES = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One index and the statements that need it."""
+
+    name: str
+    keys: tuple[tuple[str, int], ...]
+    serves: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def specification(self) -> dict[str, Any]:
+        """Return the index as ``createIndexes`` takes it."""
+        return {"name": self.name, "key": dict(self.keys), **self.options}
+
+
+RUN_INDEXES = (
+    Index(
+        "runs_active_key",
+        (("tenant_id", 1), ("workflow", 1), ("active_key", 1)),
+        ("find_winner", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"active_key": {"$gt": ""}}},
+    ),
+    Index(
+        "runs_due",
+        (("route", 1), ("priority", -1), ("due_at", 1)),
+        ("find_due", "find_next_due"),
+        {"partialFilterExpression": {"due_at": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "runs_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of runs whose time is over",),
+        {"expireAfterSeconds": 0, "partialFilterExpression": {"expire_at": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "runs_lease",
+        (("route", 1), ("lease.until", 1)),
+        ("find_expired",),
+        {"partialFilterExpression": {"lease.until": {"$gt": EPOCH}}},
+    ),
+    Index("runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "count_runs")),
+    Index(
+        "runs_page_by_workflow",
+        (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
+        ("find_page", "count_runs"),
+    ),
+)
+
+
+async def ensure_indexes(driver: Driver) -> None:
+    """Create the indexes that are missing; safe to repeat, and to run from several processes at once.
+
+    Raises:
+        UnsafeDeployment: An index of the same name exists with another definition, or stored runs break a unique one.
+    """
+    present = await driver.index_names(driver.runs)
+    missing = [index.specification() for index in RUN_INDEXES if index.name not in present]
+    if not missing:
+        return
+    try:
+        await driver.command({"createIndexes": driver.runs, "indexes": missing})
+    except OperationFailure as error:
+        if error.code in (*_CONFLICTS, _DUPLICATES):
+            names = ", ".join(index["name"] for index in missing)
+            raise UnsafeDeployment(
+                f"indexes of {driver.runs}: one of {names} conflicts with what is stored; drop the older index of that "
+                "name, or end the runs that share an idempotency key, then call ensure_indexes() again",
+                field="indexes",
+            ) from error
+        raise

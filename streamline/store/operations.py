@@ -1,0 +1,80 @@
+"""The kinds of statement, as plain data: what to send, and nothing about how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Filter = Mapping[str, Any]
+Document = dict[str, Any]
+Sort = Sequence[tuple[str, int]]
+Inserted = Literal["inserted", "id_taken", "key_taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One guarded update of one run; answers whether it took effect.
+
+    The update leaves `mark` in the run, so that its effect can be told from another's after an unclear answer.
+    """
+
+    name: str
+    filter: Filter
+    update: Mapping[str, Any]
+    mark: str
+    weight: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """The run that is written."""
+        return str(self.filter["_id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """One new run; answers whether it, or another with its id or key, is there."""
+
+    name: str
+    document: Document
+    weight: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """The run that is written."""
+        return str(self.document["_id"])
+
+    @property
+    def mark(self) -> str:
+        """What tells this insert's document from another's."""
+        return str(self.document["mark"])
+
+
+@dataclass(frozen=True, slots=True)
+class WriteMany:
+    """One update of many runs, each guarded by the same filter; answers how many matched."""
+
+    name: str
+    filter: Filter
+    update: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A read; answers the documents in order."""
+
+    name: str
+    filter: Filter
+    projection: Mapping[str, Any] | None = None
+    sort: Sort = ()
+    limit: int = 0
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A read by pipeline, its first stage the scoped filter; answers the documents in order."""
+
+    name: str
+    filter: Filter
+    pipeline: Sequence[Mapping[str, Any]]

@@ -1,0 +1,33 @@
+"""Whose runs a statement may see: joined to every filter at the one door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The runs of one tenant, or all of them.
+
+    Args:
+        tenant_id: The tenant whose runs are in scope; None stands for runs that belong to no tenant.
+        everything: Whether all runs are in scope, whatever their tenant.
+    """
+
+    tenant_id: str | None = None
+    everything: bool = False
+
+    def confine(self, query: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return `query` for this scope only; a condition on the tenant inside it can narrow, never widen."""
+        if self.everything:
+            return query
+        return {"$and": [{"tenant_id": {"$eq": self.tenant_id}}, query]}
+
+    def admits(self, document: Mapping[str, Any]) -> bool:
+        """Return whether a document is in scope."""
+        return self.everything or document.get("tenant_id") == self.tenant_id
+
+
+EVERYTHING = Scope(everything=True)

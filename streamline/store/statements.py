@@ -1,0 +1,171 @@
+"""Every statement the engine sends about runs, as plain data: one function each, in alphabetical order.
+
+A statement's docstring says what it does in one sentence, what guards it, and which index serves it. Nothing here is
+awaited; `streamline.store.door.Store.run` sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from streamline.domain.change import Change
+from streamline.domain.statuses import RUN_STATUSES, TERMINAL
+from streamline.store.compile import compile_guard, compile_update
+from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Sort, Write, WriteMany
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
+
+
+def advance_run(run_id: str, change: Change, mark: str) -> Write:
+    """Carry out one transition of one run.
+
+    Guard: the change's own; for a driver the lease token, revision, cursor and step, for others revision and status.
+    Index: _id.
+    """
+    return Write("advance_run", {"_id": run_id, **compile_guard(change)}, compile_update(change, mark), mark, change.weight)
+
+
+def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) -> WriteMany:
+    """Extend every lease that a worker holds.
+
+    Guard: the lease tokens; a run that was taken over has another.
+    Index: _id.
+    """
+    held = {"_id": {"$in": list(run_ids)}, "lease.token": {"$in": list(tokens)}}
+    return WriteMany("beat_leases", held, {"$set": {"lease.until": until}})
+
+
+def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
+    """Take runs that were found due or expired; the token in the lease tells afterwards which ones were won.
+
+    Guard: everything that made them due, checked again.
+    Index: _id.
+    """
+    return WriteMany("claim_runs", {"_id": {"$in": list(run_ids)}, **compile_guard(change)}, compile_update(change))
+
+
+def count_runs(query: Filter) -> Aggregate:
+    """Count runs by status.
+
+    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, else a collection scan.
+    """
+    return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+
+
+def find_claimed(run_ids: Sequence[str], token: str) -> Find:
+    """Read back the runs that a claim has won.
+
+    Index: _id.
+    """
+    return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
+
+
+def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
+    """Find due runs of the given routes, larger priority first, then older.
+
+    Index: runs_due. The range of priorities lets the scan skip, within each priority, everything that is not due yet.
+    """
+    return Find(
+        "find_due",
+        {"route": {"$in": list(routes)}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
+        projection={"_id": 1},
+        sort=(("priority", -1), ("due_at", 1)),
+        limit=limit,
+        hint="runs_due",
+    )
+
+
+def find_ended(run_ids: Sequence[str]) -> Find:
+    """Find which of the given runs have ended.
+
+    Index: _id.
+    """
+    return Find("find_ended", {"_id": {"$in": list(run_ids)}, "status": {"$in": sorted(TERMINAL)}})
+
+
+def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
+    """Find runs of the given routes whose lease has run out, the oldest first.
+
+    Index: runs_lease.
+    """
+    return Find(
+        "find_expired",
+        {"route": {"$in": list(routes)}, "lease.until": {"$gt": EPOCH, "$lte": now}},
+        projection={"_id": 1},
+        sort=(("lease.until", 1),),
+        limit=limit,
+        hint="runs_lease",
+    )
+
+
+def find_leases(run_ids: Sequence[str]) -> Find:
+    """Read which lease tokens the given runs hold now.
+
+    Index: _id.
+    """
+    return Find("find_leases", {"_id": {"$in": list(run_ids)}}, projection={"lease.token": 1})
+
+
+def find_marks(run_ids: Sequence[str]) -> Find:
+    """Read whose writes the given runs show last.
+
+    Index: _id.
+    """
+    return Find("find_marks", {"_id": {"$in": list(run_ids)}}, projection={"mark": 1})
+
+
+def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find:
+    """Find the first instant within a horizon at which a run of the given routes falls due.
+
+    Index: runs_due.
+    """
+    return Find(
+        "find_next_due",
+        {"route": {"$in": list(routes)}, "priority": PRIORITIES, "due_at": {"$gt": now, "$lte": until}},
+        projection={"_id": 0, "due_at": 1},
+        sort=(("due_at", 1),),
+        limit=1,
+        hint="runs_due",
+    )
+
+
+def find_page(query: Filter, sort: Sort, limit: int) -> Find:
+    """Read one page of runs.
+
+    Index: runs_page, or runs_page_by_workflow where the filter names a workflow.
+    """
+    return Find("find_page", query, sort=sort, limit=limit)
+
+
+def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
+    """Read one run.
+
+    Index: _id.
+    """
+    return Find("find_run", {"_id": run_id}, projection=projection, limit=1)
+
+
+def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
+    """Read the active run that holds an idempotency key.
+
+    Index: runs_active_key.
+    """
+    query = {"tenant_id": tenant_id, "workflow": workflow, "active_key": key}
+    return Find("find_winner", query, limit=1)
+
+
+def insert_run(document: Document, mark: str, weight: int) -> Insert:
+    """Store a new run, queued or already claimed.
+
+    Guard: its id, and its idempotency key among the active runs of its tenant and workflow.
+    Index: _id, runs_active_key.
+    """
+    return Insert("insert_run", {**document, "mark": mark}, weight)
+
+
+def list_statuses() -> tuple[str, ...]:
+    """Return every status that `count_runs` can report."""
+    return RUN_STATUSES

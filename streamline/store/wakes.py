@@ -1,0 +1,126 @@
+"""The wake channel: a small capped collection through which processes tell one another that something is due.
+
+A wake is a hint, never the truth: it is unjournaled, may be lost, and nobody relies on it. One tailable cursor per
+process reads it; what a process has to say while a wake is on its way is said in one further insert.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
+
+from streamline.clock import Clock
+from streamline.store.driver import HINT, Driver
+
+logger = logging.getLogger("streamline.store")
+
+WAIT_SECONDS = 5.0
+_NAMESPACE_EXISTS = 48
+_IDS_IN_A_WAKE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """What a process tells the others.
+
+    Args:
+        due: Routes of runs that fall due, with the earliest instant.
+        ended: Ids of runs that have ended.
+        fenced: Ids of runs whose driver has lost them: cancelled by somebody else.
+    """
+
+    due: dict[str, datetime]
+    ended: tuple[str, ...] = ()
+    fenced: tuple[str, ...] = ()
+
+
+class WakeChannel:
+    """Sends wakes, gathered while one is in flight, and listens for those of other processes."""
+
+    def __init__(self, driver: Driver, clock: Clock, *, sender: str, size: int) -> None:
+        self._driver = driver
+        self._clock = clock
+        self._sender = sender
+        self._size = size
+        self._due: dict[str, datetime] = {}
+        self._ended: set[str] = set()
+        self._fenced: set[str] = set()
+        self._sending: asyncio.Task[None] | None = None
+
+    async def ensure(self) -> None:
+        """Create the capped collection; a tailable cursor needs a first document to stand on."""
+        try:
+            await self._driver.command({"create": self._driver.wakes, "capped": True, "size": self._size})
+        except (CollectionInvalid, OperationFailure) as error:
+            if getattr(error, "code", _NAMESPACE_EXISTS) != _NAMESPACE_EXISTS:
+                raise
+            return
+        await self._insert({"at": self._clock.now(), "by": self._sender})
+
+    def due(self, route: str, at: datetime) -> None:
+        """Tell the others that a run of this route falls due at an instant."""
+        self._due[route] = min(at, self._due.get(route, at))
+        self._send_soon()
+
+    def ended(self, run_id: str) -> None:
+        """Tell the others that a run has ended."""
+        self._ended.add(run_id)
+        self._send_soon()
+
+    def fenced(self, run_id: str) -> None:
+        """Tell the others that whoever drives this run has lost it."""
+        self._fenced.add(run_id)
+        self._send_soon()
+
+    async def listen(self) -> AsyncIterator[Wake]:
+        """Yield the wakes of other processes from now on; ends when the cursor does."""
+        query = {"at": {"$gte": self._clock.now()}, "by": {"$ne": self._sender}}
+        async for document in self._driver.tail(self._driver.wakes, query, wait_seconds=WAIT_SECONDS):
+            yield _read(document)
+
+    async def close(self) -> None:
+        """Let what was said leave."""
+        if self._sending is not None:
+            await asyncio.wait({self._sending}, timeout=1.0)
+
+    def _send_soon(self) -> None:
+        if self._sending is None:
+            self._sending = asyncio.ensure_future(self._send())
+
+    async def _send(self) -> None:
+        try:
+            while self._due or self._ended or self._fenced:
+                await self._insert(self._gathered())
+        except (PyMongoError, OSError) as error:
+            logger.debug("a wake was lost: %s", type(error).__name__)
+        finally:
+            self._sending = None
+
+    def _gathered(self) -> dict[str, Any]:
+        due, self._due = self._due, {}
+        wake: dict[str, Any] = {"at": self._clock.now(), "by": self._sender}
+        if due:
+            wake["due"] = [[route, at] for route, at in due.items()]
+        return wake | _portion("ended", self._ended) | _portion("fenced", self._fenced)
+
+    async def _insert(self, document: dict[str, Any]) -> None:
+        await self._driver.command({"insert": self._driver.wakes, "documents": [document], "writeConcern": HINT})
+
+
+def _portion(name: str, ids: set[str]) -> dict[str, list[str]]:
+    taken = [ids.pop() for _ in range(min(len(ids), _IDS_IN_A_WAKE))]
+    return {name: taken} if taken else {}
+
+
+def _read(document: dict[str, Any]) -> Wake:
+    due = {route: at for route, at in document.get("due", ())}
+    return Wake(due, tuple(document.get("ended", ())), tuple(document.get("fenced", ())))
+
+
+WakeListener = Callable[[Wake], None]

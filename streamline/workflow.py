@@ -1,0 +1,277 @@
+"""Declaring workflows: plain objects without I/O, checked as they are written."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Generic, Protocol, overload
+
+from typing_extensions import TypeVar
+
+from streamline.domain.annotations import return_codec
+from streamline.domain.definition import Definition, OnError, StepDefinition, StepReference
+from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.names import check_name, check_version
+from streamline.domain.payloads import ANY, Codec
+from streamline.domain.policies import RetryPolicy, check_attempts
+from streamline.domain.statuses import TERMINAL
+from streamline.engine.context import Context
+from streamline.errors import DefinitionError, DuplicateStep, InvalidPolicy
+
+InputT = TypeVar("InputT", default=Any)
+StateT = TypeVar("StateT", default=Any)
+OutputT = TypeVar("OutputT", default=Any)
+T = TypeVar("T")
+
+STEPS_MAX = 1_000
+_PAYLOAD_MAX = 12 * 1024 * 1024
+
+
+class WorkflowStep(StepReference[T]):
+    """A declared step; pass it to ``ctx.output(...)``, and call its handler as ``step.fn(ctx)`` in unit tests.
+
+    Attributes:
+        id: The step's id within its workflow.
+        fn: The handler as it was written.
+    """
+
+    def __init__(self, step_id: str, fn: Callable[..., Any]) -> None:
+        super().__init__(step_id)
+        self.fn = fn
+
+    def __repr__(self) -> str:
+        """Name the step."""
+        return f"<step {self.id}>"
+
+
+class StepDecorator(Protocol[InputT, StateT]):
+    """What ``@wf.step(...)`` returns: turns a handler into a step."""
+
+    @overload
+    def __call__(self, fn: Callable[[Context[InputT, StateT]], Awaitable[T]], /) -> WorkflowStep[T]: ...
+    @overload
+    def __call__(self, fn: Callable[[Context[InputT, StateT]], T], /) -> WorkflowStep[T]: ...
+
+
+class Workflow(Generic[InputT, StateT, OutputT]):
+    """One version of a workflow: its steps run in the order in which they are declared.
+
+    Args:
+        name: 1 to 100 letters, digits, ``_`` and ``-``, not digits alone.
+        version: A run is only ever driven by code of the version that it was started with.
+        input: Type of the input, any that pydantic handles; default anything that can be stored as it is.
+        state: Type of the state that steps share.
+        output: Type of the last step's output; default that step's annotation.
+        title: For people.
+        description: For people.
+        retry: Default policy of the steps.
+        timeout: Default limit of one attempt.
+        idempotency_key: Derives the key of a start from the validated input, where the caller gives none.
+        retention: How long ended runs are kept: a duration, or durations by terminal status; default for ever.
+        max_payload_bytes: Limit of one input, output or state; default the app's.
+
+    Raises:
+        DefinitionError: An argument is not of the allowed form; names the field.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: str = "1.0.0",
+        input: type[InputT] | None = None,
+        state: type[StateT] | None = None,
+        output: type[OutputT] | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+        idempotency_key: Callable[[InputT], str | None] | None = None,
+        retention: Duration | Mapping[str, Duration] | None = None,
+        max_payload_bytes: int | None = None,
+    ) -> None:
+        self.name = check_name(name, "name")
+        self.version = check_version(version)
+        self.title = title
+        self.description = description
+        self._input = ANY if input is None else Codec(input, "input")
+        self._state = None if state is None else Codec(state, "state")
+        self._output = None if output is None else Codec(output, "output")
+        self._retry = _checked_retry(retry) or RetryPolicy()
+        self._timeout = _checked_timeout(timeout)
+        self._idempotency_key = idempotency_key
+        self._retention = _checked_retention(retention)
+        self._max_payload_bytes = _checked_payload_limit(max_payload_bytes)
+        self._steps: dict[str, StepDefinition] = {}
+        self._definition: Definition | None = None
+
+    @overload
+    def step(self, fn: Callable[[Context[InputT, StateT]], Awaitable[T]], /) -> WorkflowStep[T]: ...
+    @overload
+    def step(self, fn: Callable[[Context[InputT, StateT]], T], /) -> WorkflowStep[T]: ...
+    @overload
+    def step(
+        self,
+        /,
+        id: str | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+        skip_if: Callable[[Context[InputT, StateT]], bool | Awaitable[bool]] | None = None,
+        run_if: Callable[[Context[InputT, StateT]], bool | Awaitable[bool]] | None = None,
+        on_error: OnError = "fail",
+    ) -> StepDecorator[InputT, StateT]: ...
+
+    def step(self, fn: Any = None, /, id: str | None = None, **rules: Any) -> Any:
+        """Declare the next step, as ``@wf.step`` or ``@wf.step(...)``.
+
+        Args:
+            fn: The handler: takes the context; a plain ``def`` runs in a thread.
+            id: The step's id; default the handler's name.
+            retry: When a failed attempt is followed by another; default the workflow's policy.
+            max_attempts: Short for ``retry=RetryPolicy(max_attempts=...)``.
+            timeout: Limit of one attempt; default the workflow's.
+            skip_if: Takes the context, may be async; the step is skipped where it holds.
+            run_if: The opposite; a predicate that raises fails the step.
+            on_error: ``"skip"`` lets the run go on where the step fails for good.
+
+        Raises:
+            DefinitionError: An argument is not of the allowed form; names the field.
+        """
+        names = sys._getframe(1).f_locals
+        if callable(fn):
+            return self._declare(fn, None, names, **rules)
+        step_id = fn if fn is not None else id
+        return lambda handler: self._declare(handler, step_id, names, **rules)
+
+    @property
+    def definition(self) -> Definition:
+        """The workflow as the engine sees it; no step can be added afterwards.
+
+        Raises:
+            DefinitionError: The workflow has no steps.
+        """
+        if self._definition is None:
+            if not self._steps:
+                raise DefinitionError(f"workflow {self.name}: it has no steps", field="steps")
+            self._definition = Definition(
+                name=self.name,
+                version=self.version,
+                steps=tuple(self._steps.values()),
+                input=self._input,
+                state=self._state,
+                output=self._output,
+                idempotency_key=self._idempotency_key,
+                max_payload_bytes=self._max_payload_bytes,
+                retention=self._retention,
+            )
+        return self._definition
+
+    def mermaid(self) -> str:
+        """Return a Mermaid flowchart of the steps."""
+        steps = tuple(self._steps.values())
+        nodes = [f'    s{i}["{step.id}"]' for i, step in enumerate(steps)]
+        ends = ["start", *(f"s{i}" for i in range(len(steps))), "finish"]
+        edges = [f"    {a} --> {b}" for a, b in zip(ends, ends[1:], strict=False)]
+        skips = [
+            f"    {ends[i]} -. skip .-> {ends[i + 2]}" for i, step in enumerate(steps) if step.skip_if or step.run_if
+        ]
+        lines = ["flowchart TD", f"    start([{self.name} {self.version}])", *nodes, "    finish([done])", *edges, *skips]
+        return "\n".join(lines) + "\n"
+
+    def __repr__(self) -> str:
+        """Name the workflow and its version."""
+        return f"<workflow {self.name}@{self.version}>"
+
+    def _declare(self, fn: Any, step_id: str | None, names: Mapping[str, Any], **rules: Any) -> WorkflowStep[Any]:
+        if self._definition is not None:
+            raise DefinitionError(f"workflow {self.name}: it is registered already; declare every step before", field="steps")
+        _check_handler(fn)
+        name = check_name(getattr(fn, "__name__", None) if step_id is None else step_id, "step id")
+        if name in self._steps:
+            raise DuplicateStep(f"workflow {self.name}: step {name!r} is declared twice", field="id")
+        if len(self._steps) == STEPS_MAX:
+            raise DefinitionError(f"workflow {self.name}: at most {STEPS_MAX} steps", field="steps")
+        self._steps[name] = self._step_definition(name, fn, names, **rules)
+        return WorkflowStep(name, fn)
+
+    def _step_definition(
+        self,
+        step_id: str,
+        fn: Callable[..., Any],
+        names: Mapping[str, Any],
+        *,
+        retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+        skip_if: Callable[..., Any] | None = None,
+        run_if: Callable[..., Any] | None = None,
+        on_error: OnError = "fail",
+    ) -> StepDefinition:
+        if on_error not in ("fail", "skip"):
+            raise InvalidPolicy('on_error: "fail" or "skip"', field="on_error")
+        for name, predicate in (("skip_if", skip_if), ("run_if", run_if)):
+            if predicate is not None and not callable(predicate):
+                raise InvalidPolicy(f"{name}: a function of the context", field=name)
+        return StepDefinition(
+            id=step_id,
+            handler=fn,
+            threaded=not _is_coroutine_function(fn),
+            output=return_codec(fn, f"step {step_id}", names),
+            retry=_policy(_checked_retry(retry), max_attempts) or self._retry,
+            timeout=self._timeout if timeout is None else _checked_timeout(timeout),
+            skip_if=skip_if,
+            run_if=run_if,
+            on_error=on_error,
+        )
+
+
+def _policy(retry: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy | None:
+    if max_attempts is None:
+        return retry
+    if retry is not None:
+        raise InvalidPolicy("retry, max_attempts: give one of them", field="max_attempts")
+    return RetryPolicy(max_attempts=check_attempts(max_attempts, "max_attempts"))
+
+
+def _is_coroutine_function(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _check_handler(fn: Any) -> None:
+    if not callable(fn):
+        raise DefinitionError("handler: a function that takes the context", field="handler")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError("handler: a function, not a generator", field="handler")
+    try:
+        inspect.signature(fn).bind(object())
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"handler: it must take one argument, the context: {error}", field="handler") from error
+
+
+def _checked_retry(retry: RetryPolicy | None) -> RetryPolicy | None:
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise InvalidPolicy("retry: a RetryPolicy", field="retry")
+    return retry
+
+
+def _checked_timeout(timeout: Duration | None) -> timedelta | None:
+    return None if timeout is None else parse_duration(timeout, "timeout", positive=True)
+
+
+def _checked_payload_limit(limit: int | None) -> int | None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= _PAYLOAD_MAX):
+        raise InvalidPolicy(f"max_payload_bytes: 1 to {_PAYLOAD_MAX}", field="max_payload_bytes")
+    return limit
+
+
+def _checked_retention(retention: Duration | Mapping[str, Duration] | None) -> dict[str, timedelta]:
+    if retention is None:
+        return {}
+    by_status = retention if isinstance(retention, Mapping) else dict.fromkeys(sorted(TERMINAL), retention)
+    if unknown := set(by_status) - TERMINAL:
+        raise InvalidPolicy(f"retention: not a terminal status: {', '.join(sorted(map(str, unknown)))}", field="retention")
+    return {status: parse_duration(kept, f"retention.{status}") for status, kept in by_status.items()}
