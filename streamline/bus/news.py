@@ -54,25 +54,22 @@ class Bus:
     def touch(self, run_id: str) -> None:
         """Let everybody who waits for a change of this run look again."""
         for waiter in self._waiting.get(run_id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def waited_for(self) -> tuple[str, ...]:
-        """Return the ids of the runs that somebody waits for."""
-        return tuple(self._waiting)
+            _let_go(waiter)
 
     async def changed(self, run_id: str, timeout: float) -> Mapping[str, Any] | None:
         """Return after the run has changed or `timeout` seconds have passed: its document if it ended here, else None."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(max(0.0, timeout), _let_go, waiter)
         self._waiting[run_id].add(waiter)
         try:
-            await asyncio.wait((waiter,), timeout=max(0.0, timeout))
+            await waiter
             return self._ended.get(run_id)
         finally:
+            timer.cancel()
             self._leave(run_id, waiter)
 
     def _leave(self, run_id: str, waiter: asyncio.Future[None]) -> None:
-        waiter.cancel()
         self._waiting[run_id].discard(waiter)
         if not self._waiting[run_id]:
             del self._waiting[run_id]
@@ -93,3 +90,8 @@ class Bus:
         self._calls.discard(call)
         if not call.cancelled() and call.exception() is not None:
             logger.error("a listener failed", exc_info=call.exception())
+
+
+def _let_go(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 EVENTS_KEPT = 100
@@ -62,19 +63,26 @@ def apply(document: dict[str, Any], change: Change) -> bool:
     """Carry out `change` on `document` in place and return True, or return False where the guard does not hold."""
     if not all(holds(document, path, wanted) for path, wanted in change.guard.items()):
         return False
+    carry_out(document, change)
+    return True
+
+
+def carry_out(document: dict[str, Any], change: Change) -> None:
+    """Do to `document`, in place, what a change does whose guard is known to have held."""
     for path, value in change.put.items():
-        _place(document, path)[_last(path)] = copy(value) if isinstance(value, (dict, list)) else value
+        place, name = _place(document, path)
+        place[name] = copy(value) if type(value) in (dict, list) else value
     for path in change.drop:
-        _place(document, path).pop(_last(path), None)
+        place, name = _place(document, path)
+        place.pop(name, None)
     for path, amount in change.add.items():
-        place = _place(document, path)
-        place[_last(path)] = place.get(_last(path), 0) + amount
+        place, name = _place(document, path)
+        place[name] = place.get(name, 0) + amount
     for path, instant in change.earliest.items():
-        place = _place(document, path)
-        place[_last(path)] = min(place.get(_last(path), instant), instant)
+        place, name = _place(document, path)
+        place[name] = min(place.get(name, instant), instant)
     if change.events:
         document["events"] = [*document["events"], *change.events][-EVENTS_KEPT:]
-    return True
 
 
 def holds(document: Mapping[str, Any], path: str, wanted: Any) -> bool:
@@ -102,13 +110,18 @@ def read(document: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def _place(document: dict[str, Any], path: str) -> dict[str, Any]:
+def _place(document: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds the field at `path`, made where there is none, and the field's name in it."""
+    if "." not in path:
+        return document, path
+    parents, name = _split(path)
     place: Any = document
-    for part in path.split(".")[:-1]:
-        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-    assert isinstance(place, dict)
-    return place
+    for part in parents:
+        place = place[int(part)] if type(place) is list else place.setdefault(part, {})
+    return place, name
 
 
-def _last(path: str) -> str:
-    return path.rpartition(".")[2]
+@lru_cache(maxsize=4096)
+def _split(path: str) -> tuple[tuple[str, ...], str]:
+    *parents, name = path.split(".")
+    return tuple(parents), name

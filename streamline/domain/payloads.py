@@ -20,6 +20,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 from streamline.errors import DefinitionError, InvalidInput, SerializationError, StreamlineError
 
 DEPTH_MAX = 64
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -52,7 +53,8 @@ class Codec:
         Raises:
             SerializationError: The value cannot be kept so that the same value comes back; names the path.
         """
-        _refuse_unfinished(value, where)
+        if type(value) not in _PLAIN:
+            _refuse_unfinished(value, where)
         fitting = value if self._adapter is None else self._validate(value, where, refuse)
         walker = _Walker()
         plain = fitting if self._adapter is None else self._dump(fitting, where)

@@ -11,12 +11,12 @@ class Countdown:
 
     Args:
         seconds: Time allowed from now on.
-        cut: Ends the time at once when it is set.
+        cut: Ends the time at once when it is set, if given.
     """
 
-    def __init__(self, seconds: float, cut: threading.Event) -> None:
+    def __init__(self, seconds: float, cut: threading.Event | None = None) -> None:
         self._end = time.monotonic() + seconds
-        self._cut = cut
+        self._cut = cut or threading.Event()
 
     def left(self) -> float:
         """Return the seconds left, which are more than zero.

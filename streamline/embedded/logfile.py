@@ -15,7 +15,7 @@ _WIDTH = 400
 def tail(directory: Path) -> str:
     """Return the last errors and the last lines of the log, made readable.
 
-    The errors come too because a mongod that gives up writes dozens of lines about its shutdown after the reason for it.
+    The errors come too because a mongod that gives up says why and then writes dozens of lines about its shutdown.
     """
     lines = _lines(directory / NAME)
     errors = [at for at, line in enumerate(lines) if line[:2] in ("E ", "F ")]

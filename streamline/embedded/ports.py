@@ -6,6 +6,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from streamline.errors import StoreUnavailable
@@ -37,8 +38,9 @@ def candidates(directory: Path, wanted: int | None, pause: Callable[[float], Non
 
 
 def remember(directory: Path, port: int) -> None:
-    """Keep the port for the next server on this directory."""
-    _record(directory).write_text(f"{port}\n", encoding="ascii")
+    """Keep the port for the next server on this directory, as far as possible: it could do with another one."""
+    with suppress(OSError):
+        _record(directory).write_text(f"{port}\n", encoding="ascii")
 
 
 def is_listening(port: int) -> bool:

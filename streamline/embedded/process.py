@@ -10,12 +10,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from streamline.embedded import logfile
 from streamline.embedded.countdown import Countdown
-from streamline.embedded.replica import SET_NAME
 from streamline.errors import StoreUnavailable
 
 _SCRIPT = Path(__file__).with_name("guardian.py")
@@ -103,25 +103,23 @@ class GuardedProcess:
     def close(self) -> None:
         """End the guardian: it kills the mongod and deletes what is temporary."""
         assert self._process.stdin is not None
-        try:
+        self._order({"end": True})  # in words, too: a forked child of the app may hold the pipe open
+        with suppress(OSError):
             self._process.stdin.close()
-        except OSError:
-            pass  # it is dead already
         try:
             self._process.wait(_CLOSING)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(_CLOSING)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_CLOSING)
         self._listener.join(_CLOSING)
 
     def _order(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         self._refusal = None
-        try:
+        with suppress(OSError):  # the listener learns of its end, too
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-        except OSError:
-            pass  # the listener learns of it, too
 
     def _wait(self, settled: Callable[[], bool], countdown: Countdown, *, field: str | None = None) -> None:
         with self._changed:
@@ -158,38 +156,20 @@ class GuardedProcess:
             self._noise.append(line.decode(errors="replace").rstrip())
 
 
-def server_command(binary: Path, directory: Path, port: int) -> list[str]:
-    """Return the command line of a small, quiet, loopback-only replica set member.
-
-    The cache is the smallest in which a write of a 16 MB document fits; small journal files keep an empty server at 50 MB
-    instead of 300.
-    """
-    options = {
-        "dbpath": str(directory),
-        "logpath": str(directory / logfile.NAME),
-        "bind_ip": "127.0.0.1",
-        "port": str(port),
-        "replSet": SET_NAME,
-        "oplogSize": "256",
-        "wiredTigerCacheSizeGB": "0.5",
-        "wiredTigerEngineConfigString": "log=(file_max=16MB)",
-        "setParameter": "diagnosticDataCollectionEnabled=false",
-    }
-    flags = ["--quiet", "--logappend", *(["--nounixsocket"] if sys.platform != "win32" else [])]
-    return [str(binary), *flags, *(part for name, value in options.items() for part in (f"--{name}", value))]
-
-
 def _start_guardian(directory: Path, *, temporary: bool) -> subprocess.Popen[bytes]:
     log = directory / logfile.NAME
     settings = {"directory": str(directory), "log": str(log), "app": os.getpid(), "temporary": temporary}
-    return subprocess.Popen(
-        [_interpreter(), "-I", "-S", str(_SCRIPT), json.dumps(settings)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for the app
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )
+    try:
+        return subprocess.Popen(
+            [_interpreter(), "-I", "-S", str(_SCRIPT), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the app
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+    except OSError as error:
+        raise StoreUnavailable(f"the guardian of the embedded server cannot be started: {error}") from error
 
 
 def _interpreter() -> str:

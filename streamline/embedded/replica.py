@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pymongo import MongoClient, WriteConcern
 from pymongo.errors import OperationFailure, PyMongoError
@@ -14,15 +14,15 @@ from streamline.errors import StoreUnavailable
 
 SET_NAME = "streamline"
 _ALREADY_INITIALIZED = 23
-
+_T = TypeVar("_T")
 
 
 def make_writable(port: int, directory: Path, pause: Callable[[], None]) -> bool:
     """Lead the server to the point where majority writes succeed, and return whether it got there.
 
-    False asks for a restart: the data came from another port, and the server only finds itself in the configuration,
-    which now names this one, when it reads it anew. A forced reconfiguration is no way out, for it is refused for as long
-    as the server waits on the old port for an answer that whoever sits there now may never give (30 s).
+    False asks for a restart: the data came from another port, and the server has to read the configuration, which now
+    names this one, anew to find itself in it. A forced reconfiguration is no way out: it is refused while the server
+    waits on the old port for an answer that whoever sits there now may never give (30 s).
 
     Args:
         port: Where the server listens.
@@ -35,21 +35,21 @@ def make_writable(port: int, directory: Path, pause: Callable[[], None]) -> bool
     host = f"127.0.0.1:{port}"
     with _connect(port) as client:
         _insist(lambda: _serves(client, directory), pause)
-        config = client["local"]["system.replset"].find_one()
-        if config is None:
-            _initiate(client, host)
-        elif [member["host"] for member in config["members"]] != [host]:
-            _move(client, config, host)
+        if _insist(lambda: _configure(client, host), pause) == "moved":
             return False
         _insist(lambda: _is_primary(client), pause)
-        _insist(lambda: _acknowledges(client), pause)
+        _insist(lambda: _acknowledges(client, "ready"), pause)
     return True
 
 
 def flush(port: int) -> None:
-    """Make everything durable that clients have written without asking for it, if the server still answers."""
+    """Make everything durable that clients have written without asking for it, if the server still answers.
+
+    One more write, for its acknowledgement covers all before it. The command `fsync` would not do: after a crash the
+    server drops what follows the last point that its journal flusher has noted, and `fsync` does not note any.
+    """
     with suppress(PyMongoError), _connect(port) as client:
-        client.admin.command("fsync")
+        _acknowledges(client, "stop")
 
 
 def _connect(port: int) -> MongoClient[dict[str, Any]]:
@@ -64,12 +64,13 @@ def _connect(port: int) -> MongoClient[dict[str, Any]]:
     )
 
 
-def _insist(ready: Callable[[], bool], pause: Callable[[], None]) -> None:
+def _insist(attempt: Callable[[], _T], pause: Callable[[], None]) -> _T:
     # Errors are part of a start: the server closes its connections whenever its role in the set changes.
     while True:
         with suppress(PyMongoError):
-            if ready():
-                return
+            result = attempt()
+            if result:
+                return result
         pause()
 
 
@@ -79,14 +80,23 @@ def _serves(client: MongoClient[dict[str, Any]], directory: Path) -> bool:
     return bool(options.get("storage", {}).get("dbPath") == str(directory))
 
 
+def _configure(client: MongoClient[dict[str, Any]], host: str) -> Literal["here", "moved"]:
+    config = client["local"]["system.replset"].find_one()
+    if config is None:
+        _initiate(client, host)
+    elif [member["host"] for member in config["members"]] != [host]:
+        _move(client, config, host)
+        return "moved"
+    return "here"
+
+
 def _is_primary(client: MongoClient[dict[str, Any]]) -> bool:
     return bool(client.admin.command("hello")["isWritablePrimary"])
 
 
-def _acknowledges(client: MongoClient[dict[str, Any]]) -> bool:
-    note = {"msg": "ready"}
+def _acknowledges(client: MongoClient[dict[str, Any]], note: str) -> bool:
     concern = {"w": "majority", "j": True, "wtimeout": 2_000}
-    reply = client.admin.command("appendOplogNote", 1, data=note, writeConcern=concern)
+    reply = client.admin.command("appendOplogNote", 1, data={"msg": note}, writeConcern=concern)
     return "writeConcernError" not in reply
 
 

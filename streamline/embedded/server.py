@@ -8,14 +8,16 @@ import secrets
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from streamline.embedded import logfile, ports, replica
+from streamline.embedded.commandline import command_line
 from streamline.embedded.countdown import Countdown
 from streamline.embedded.locate import find_mongod
-from streamline.embedded.process import GuardedProcess, ServerExited, server_command
+from streamline.embedded.process import GuardedProcess, ServerExited
 from streamline.errors import StoreUnavailable
 
 _KILLING = 10.0
@@ -25,7 +27,8 @@ class EmbeddedServer:
     """A real mongod for one app: a replica set of one node on the loopback interface, gone when the app is.
 
     It has no password: whoever may run processes on this machine can reach it. It is killed, never asked to shut down,
-    which is as safe as a crash: what was acknowledged with a journalled write concern is there when the path is opened again.
+    so only what was acknowledged by majority, the default, or journalled is sure to be there when the path is opened
+    again after a crash; `stop` flushes the rest, too.
 
     Args:
         path: Directory that keeps the data, one server at a time; None is a temporary one, deleted in the end.
@@ -42,12 +45,12 @@ class EmbeddedServer:
     ) -> None:
         if port is not None and not 0 < port < 65_536:
             raise ValueError("port has to be between 1 and 65535")
-        self._path = None if path is None else Path(path).expanduser().absolute()
+        self._path = None if path is None else Path(path).expanduser().resolve()
         self._wanted_port = port
         self._start_timeout = start_timeout
         self._mutex = threading.Lock()
         self._cut = threading.Event()
-        self._owner = 0
+        self._owner = os.getpid()
         self._guarded: GuardedProcess | None = None
         self._directory: Path | None = None
         self._port: int | None = None
@@ -83,13 +86,14 @@ class EmbeddedServer:
         """
         cut = threading.Event()
         opening = asyncio.ensure_future(asyncio.to_thread(self._open, cut))
-        opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may end unobserved
         try:
-            return await asyncio.shield(opening)
+            await asyncio.wait([opening])
         except asyncio.CancelledError:
             cut.set()
+            opening.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks how it went
             await asyncio.wait([opening])
             raise
+        return opening.result()
 
     async def stop(self) -> None:
         """Kill the server and delete temporary data; without effect when it is stopped."""
@@ -115,7 +119,7 @@ class EmbeddedServer:
     def _open(self, cut: threading.Event) -> str:
         self._forget_if_forked()
         with self._mutex:
-            if self._guarded is not None and self._guarded.pid is not None:
+            if self._runs():
                 return self.uri
             self._cut = cut
             fresh = self._port is None
@@ -130,15 +134,27 @@ class EmbeddedServer:
         self._forget_if_forked()
         self._cut.set()
         with self._mutex:
-            if self._guarded is not None and self._guarded.pid is not None and self._path and self._port:
+            if self._path is not None and self._port is not None and self._runs():
                 replica.flush(self._port)
             self._release()
 
     def _crash(self) -> None:
         self._forget_if_forked()
         with self._mutex:
-            if self._guarded is not None:
-                self._guarded.kill(Countdown(_KILLING, threading.Event()))
+            self._kill()
+
+    def _kill(self) -> None:
+        if self._guarded is None:
+            return
+        try:
+            self._guarded.kill(Countdown(_KILLING))
+        except TimeoutError:
+            raise StoreUnavailable(f"mongod was not gone {_KILLING:g} s after it was killed") from None
+
+    def _runs(self) -> bool:
+        # A mongod that somebody else has killed is known for dead only a moment later.
+        known = self._guarded is not None and self._guarded.pid is not None
+        return known and self._port is not None and ports.is_listening(self._port)
 
     def _forget_if_forked(self) -> None:
         # A forked child has a copy of this object, but the server belongs to the parent.
@@ -149,23 +165,22 @@ class EmbeddedServer:
 
     def _boot(self, countdown: Countdown) -> None:
         binary = find_mongod()
-        guarded = self._hold(countdown)
-        assert self._directory is not None
+        self._directory = self._directory or self._path or _temporary()
         try:
+            guarded = self._hold(self._directory, countdown)
             self._port = self._run(guarded, binary, self._directory, countdown)
         except TimeoutError:
-            raise self._failure(f"mongod was not ready within {self._start_timeout:g} s") from None
+            raise _failure(self._directory, f"mongod was not ready within {self._start_timeout:g} s") from None
         except ServerExited as error:
-            raise self._failure(str(error)) from None
+            raise _failure(self._directory, str(error)) from None
 
-    def _hold(self, countdown: Countdown) -> GuardedProcess:
+    def _hold(self, directory: Path, countdown: Countdown) -> GuardedProcess:
         if self._guarded is not None and self._guarded.gone:
             self._guarded.close()
             self._guarded = None
         if self._guarded is None:
-            self._directory = self._directory or self._path or _temporary()
-            self._guarded = GuardedProcess(self._directory, temporary=self._path is None)
-            self._guarded.await_hold(countdown)
+            self._guarded = GuardedProcess(directory, temporary=self._path is None)
+        self._guarded.await_hold(countdown)
         return self._guarded
 
     def _run(self, guarded: GuardedProcess, binary: Path, directory: Path, countdown: Countdown) -> int:
@@ -180,15 +195,12 @@ class EmbeddedServer:
                 return port
         raise ServerExited(ServerExited.PORT_TAKEN)
 
-    def _failure(self, reason: str) -> StoreUnavailable:
-        assert self._directory is not None
-        return StoreUnavailable(f"{reason}; the end of its log:\n{logfile.tail(self._directory)}")
-
     def _abandon(self, *, fresh: bool) -> None:
         if fresh:
             self._release()
-        elif self._guarded is not None and not self._guarded.gone:
-            self._guarded.kill(Countdown(_KILLING, threading.Event()))
+            return
+        with suppress(StoreUnavailable):  # the reason why the start failed is the one to tell
+            self._kill()
 
     def _release(self) -> None:
         guarded, directory = self._guarded, self._directory
@@ -207,12 +219,17 @@ def _run_on(guarded: GuardedProcess, binary: Path, directory: Path, port: int, c
     writable = False
     while not writable:
         guarded.kill(countdown)
-        guarded.spawn(server_command(binary, directory, port), countdown)
+        guarded.spawn(command_line(binary, directory, port), countdown)
         while not ports.is_listening(port):
             pause()
         writable = replica.make_writable(port, directory, pause)
 
 
+def _failure(directory: Path, reason: str) -> StoreUnavailable:
+    tail = logfile.tail(directory)
+    return StoreUnavailable(f"{reason}; the end of its log:\n{tail}" if tail else reason)
+
+
 def _temporary() -> Path:
-    # Made by the guardian: it is there from the first moment to delete it.
-    return Path(tempfile.gettempdir(), f"streamline-{secrets.token_hex(8)}").absolute()
+    # Only a name: the guardian makes the directory, so that there is no moment in which nobody would delete it.
+    return Path(tempfile.gettempdir()).resolve() / f"streamline-{secrets.token_hex(8)}"

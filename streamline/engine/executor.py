@@ -6,7 +6,7 @@ import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from streamline.domain.decisions import Completed, Interrupted, conclude, dead_letter, next_step
+from streamline.domain.decisions import Completed, Interrupted, check_run, conclude, dead_letter, next_step
 from streamline.domain.failures import describe
 from streamline.domain.payloads import Encoded
 from streamline.domain.transitions import stepping
@@ -31,6 +31,7 @@ class Executor:
     async def drive(self, holding: Holding) -> None:
         """Do for the run whatever there is to do while it is held."""
         try:
+            check_run(holding.run)
             while not holding.over:
                 await self._step(holding)
         except HeartbeatLost:

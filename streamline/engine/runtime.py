@@ -7,7 +7,7 @@ from typing import Any
 
 from streamline.bus import Bus
 from streamline.clock import Clock
-from streamline.domain.change import Change, apply
+from streamline.domain.change import Change, carry_out
 from streamline.domain.statuses import TERMINAL
 from streamline.engine.registry import Registry
 from streamline.settings import Settings
@@ -30,7 +30,7 @@ class Runtime:
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
-        apply(run, change)
+        carry_out(run, change)
         self.bus.publish(run["_id"], change.events)
         if run["status"] in TERMINAL:
             self.bus.ended(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,8 @@ from streamline.errors import IdempotencyConflict, InvalidKey, InvalidPolicy, St
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements
 from streamline.store.operations import Insert, Inserted
+
+Answer = asyncio.Future[Inserted]
 
 _RACES = 100
 PRIORITY_MAX = 2**31 - 1
@@ -63,8 +65,7 @@ class Starter:
         order = self._order(definition, value, wish, scope)
         due_at = self._due_at(wish)
         for _ in range(_RACES):
-            # The caller's cancellation must not leave an inserted run without its driver.
-            outcome = await asyncio.shield(asyncio.ensure_future(self._insert(order, due_at)))
+            outcome = await self._insert(order, due_at)
             if outcome == "inserted":
                 return Started(order.run_id, created=True)
             if outcome == "id_taken":
@@ -114,28 +115,35 @@ class Starter:
         return None if at is None or at <= self._runtime.clock.now() else at
 
     async def _insert(self, order: Order, due_at: datetime | None) -> Inserted:
-        worker = self._worker
-        if due_at is not None or worker is None or not self._serves(order) or not worker.reserve():
-            return await self._insert_queued(order, due_at)
-        try:
-            sent, now = self._runtime.clock.monotonic(), self._runtime.clock.now()
-            run = claimed(order, now, worker.claimer.new_lease(now))
-            outcome = await self._runtime.store.run(self._statement(order, run))
-        finally:
-            worker.crew.unreserve()
-        if outcome == "inserted":
-            worker.crew.take(run, worker.settings.lease_time.total_seconds(), sent)
-            self._runtime.bus.publish(order.run_id, tuple(run["events"]))
-        return outcome
-
-    async def _insert_queued(self, order: Order, due_at: datetime | None) -> Inserted:
+        """Insert the run; what follows from its being stored is done even where the caller is cancelled meanwhile."""
         now = self._runtime.clock.now()
-        run = queued(order, now, due_at or now)
-        outcome = await self._runtime.store.run(self._statement(order, run))
-        if outcome == "inserted":
-            self._announce(order.definition.route, due_at or now)
-            self._runtime.bus.publish(order.run_id, tuple(run["events"]))
-        return outcome
+        worker = self._worker
+        if due_at is None and worker is not None and self._serves(order) and worker.reserve():
+            run = claimed(order, now, worker.claimer.new_lease(now))
+            follow = self._follow_claimed(worker, run, self._runtime.clock.monotonic())
+        else:
+            run = queued(order, now, due_at or now)
+            follow = self._follow_queued(run)
+        stored = self._runtime.store.submit(self._statement(order, run))
+        stored.add_done_callback(follow)
+        return await asyncio.shield(stored)
+
+    def _follow_claimed(self, worker: ActiveWorker, run: dict[str, Any], sent: float) -> Callable[[Answer], None]:
+        def follow(stored: Answer) -> None:
+            worker.crew.unreserve()
+            if _is_inserted(stored):
+                worker.crew.take(run, worker.settings.lease_time.total_seconds(), sent)
+                self._runtime.bus.publish(run["_id"], tuple(run["events"]))
+
+        return follow
+
+    def _follow_queued(self, run: dict[str, Any]) -> Callable[[Answer], None]:
+        def follow(stored: Answer) -> None:
+            if _is_inserted(stored):
+                self._announce(run["route"], run["due_at"])
+                self._runtime.bus.publish(run["_id"], tuple(run["events"]))
+
+        return follow
 
     def _statement(self, order: Order, run: dict[str, Any]) -> Insert:
         return statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
@@ -168,3 +176,7 @@ def _checked_priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > PRIORITY_MAX:
         raise InvalidKey(f"priority: a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}", field="priority")
     return value
+
+
+def _is_inserted(stored: Answer) -> bool:
+    return not stored.cancelled() and stored.exception() is None and stored.result() == "inserted"

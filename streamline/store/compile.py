@@ -9,6 +9,8 @@ from typing import Any
 
 from streamline.domain.change import EVENTS_KEPT, Absent, AtMost, Change, OneOf
 
+_PLAIN = frozenset({str, int})
+
 
 def compile_guard(change: Change) -> dict[str, Any]:
     """Return the filter that holds where the change's guard does."""
@@ -31,6 +33,8 @@ def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
 
 
 def _condition(wanted: Any) -> Any:
+    if type(wanted) in _PLAIN:
+        return wanted
     if isinstance(wanted, AtMost):
         return {"$lte": wanted.limit}
     if isinstance(wanted, OneOf):

@@ -21,7 +21,7 @@ from streamline.ids import new_token
 from streamline.settings import Settings
 from streamline.store import statements
 from streamline.store.driver import DURABLE, Driver
-from streamline.store.lanes import Lanes
+from streamline.store.lanes import Lanes, Traffic
 from streamline.store.operations import Aggregate, Document, Find, Insert, Inserted, Write, WriteMany
 from streamline.store.outcomes import is_passing, is_passing_code, translate
 from streamline.store.scope import EVERYTHING, Scope
@@ -43,8 +43,9 @@ class Store:
         self._patience = settings.patience_seconds
         self._gate = asyncio.Semaphore(settings.operations)
         self._sheltered: set[asyncio.Task[Any]] = set()
-        self._updates: Lanes[Write, bool] = Lanes(self._send_updates, lanes=settings.lanes, batch=settings.batch)
-        self._inserts: Lanes[Insert, Inserted] = Lanes(self._send_inserts, lanes=settings.lanes, batch=settings.batch)
+        traffic = Traffic(settings.lanes)
+        self._updates: Lanes[Write, bool] = Lanes(self._send_updates, traffic, batch=settings.batch)
+        self._inserts: Lanes[Insert, Inserted] = Lanes(self._send_inserts, traffic, batch=settings.batch)
         self._mark_prefix, self._mark_numbers = new_token(), itertools.count()
 
     def new_mark(self) -> str:
@@ -73,12 +74,16 @@ class Store:
             StoreUnavailable: The database did not answer in the time allowed; a write may or may not have happened.
         """
         if isinstance(statement, Insert):
-            assert scope.admits(statement.document), "a run is inserted within its tenant's scope"
-            return await self._inserts.carry(statement)
+            return await self.submit(statement, scope)
         confined = statement if scope.everything else replace(statement, filter=scope.confine(statement.filter))
         if isinstance(confined, Write):
             return await self._updates.carry(confined)
         return await self._sheltered_call(lambda: self._send(confined))
+
+    def submit(self, statement: Insert, scope: Scope = EVERYTHING) -> asyncio.Future[Inserted]:
+        """Hand in an insert and return its answer to come, for callers that must learn of it even when cancelled."""
+        assert scope.admits(statement.document), "a run is inserted within its tenant's scope"
+        return self._inserts.carry(statement)
 
     async def insert_many(self, inserts: Sequence[Insert]) -> list[Inserted]:
         """Carry out many inserts in few commands; answers come in the order given."""

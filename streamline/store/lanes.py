@@ -9,14 +9,39 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from streamline.store.operations import Insert, Write
 
 S = TypeVar("S", Write, Insert)
 R = TypeVar("R")
 
+_WORTH_HALVING = 16
 WEIGHT_MAX = 8 * 1024 * 1024
+
+
+class Traffic:
+    """The commands of batched writes in flight, of all kinds together: few and large ones cost the server least."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._queues: list[Lanes[Any, Any]] = []
+        self.commands = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether another command may leave."""
+        return self.commands < self._lanes
+
+    def join(self, queue: Lanes[Any, Any]) -> None:
+        """Let a kind of statement share the lanes."""
+        self._queues.append(queue)
+
+    def landed(self) -> None:
+        """Let what waits go on, the longest queue first."""
+        self.commands -= 1
+        for queue in sorted(self._queues, key=lambda queue: -queue.waiting):
+            queue.dispatch()
 
 
 class Lanes(Generic[S, R]):
@@ -24,52 +49,70 @@ class Lanes(Generic[S, R]):
 
     Args:
         send: Sends a batch and returns one answer per statement, an exception where one failed on its own.
-        lanes: Batches in flight at once.
+        traffic: The lanes, shared with other kinds of statement.
         batch: Statements in a batch at most.
     """
 
-    def __init__(self, send: Callable[[list[S]], Awaitable[list[R | Exception]]], *, lanes: int, batch: int) -> None:
+    def __init__(
+        self, send: Callable[[list[S]], Awaitable[list[R | Exception]]], traffic: Traffic, *, batch: int
+    ) -> None:
         self._send = send
-        self._lanes = lanes
+        self._traffic = traffic
         self._batch = batch
-        self._waiting: deque[tuple[S, asyncio.Future[R]]] = deque()
+        self._queue: deque[tuple[S, asyncio.Future[R]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        traffic.join(self)
 
-    async def carry(self, statement: S) -> R:
-        """Send `statement` with others and return its answer; a cancelled caller does not take the write back."""
+    @property
+    def waiting(self) -> int:
+        """How many statements wait for a lane."""
+        return len(self._queue)
+
+    def carry(self, statement: S) -> asyncio.Future[R]:
+        """Send `statement` with others and return its answer to come; giving the answer up does not take the write back."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((statement, answer))
+        self._queue.append((statement, answer))
         if not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._dispatch)
-        return await answer
+            loop.call_soon(self.dispatch)
+        return answer
 
     async def drain(self) -> None:
         """Return when everything that was handed in has been answered."""
-        while self._tasks or self._waiting:
+        while self._tasks or self._queue:
             await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
+        """Send what waits, as far as lanes are free."""
         self._scheduled = False
-        while self._waiting and len(self._tasks) < self._lanes:
-            task = asyncio.ensure_future(self._deliver(self._take()))
+        while self._queue and self._traffic.free:
+            batch = self._take()
+            self._traffic.commands += 1
+            task = asyncio.ensure_future(self._deliver(batch))
             self._tasks.add(task)
             task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._dispatch()
+        self._traffic.landed()
 
     def _take(self) -> list[tuple[S, asyncio.Future[R]]]:
-        taken, weight = [self._waiting.popleft()], 0
-        while self._waiting and len(taken) < self._batch:
-            weight += self._waiting[0][0].weight
+        share, taken, weight = self._share(), [self._queue.popleft()], 0
+        while self._queue and len(taken) < share:
+            weight += self._queue[0][0].weight
             if weight > WEIGHT_MAX:
                 break
-            taken.append(self._waiting.popleft())
+            taken.append(self._queue.popleft())
         return taken
+
+    def _share(self) -> int:
+        """Where no command is in flight, half of many leaves first: the server works on it while the rest is sent."""
+        waiting = len(self._queue)
+        if self._traffic.commands == 0 and waiting >= _WORTH_HALVING:
+            waiting = (waiting + 1) // 2
+        return min(self._batch, waiting)
 
     async def _deliver(self, batch: list[tuple[S, asyncio.Future[R]]]) -> None:
         try:

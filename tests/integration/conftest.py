@@ -1,0 +1,30 @@
+"""Apps on the test's own database, of the driver under test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streamline import Streamline, Worker, Workflow
+
+QUICK = Worker(concurrency=50, lease="5s", poll_interval="1s", drain="5s", cancel_grace="1s")
+
+Maker = Callable[..., Streamline]
+
+
+@pytest.fixture
+def make_app(database: Any) -> Maker:
+    """Make apps over the test's database; enter them with `async with`."""
+
+    def make(*workflows: Workflow[Any, Any, Any], **options: Any) -> Streamline:
+        return Streamline(database, workflows=workflows, **{"worker": QUICK, **options})
+
+    return make
+
+
+@pytest.fixture
+def runs(database: Any) -> Any:
+    """The collection of runs, to look at what is stored or to damage it."""
+    return database["streamline.runs"]

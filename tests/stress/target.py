@@ -1,0 +1,75 @@
+"""How a process of the stress tests opens an app, with the driver under test."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamline import Settings, Streamline, Worker
+from tests.stress.flows import FLOWS
+from tests.stress.ledger import Ledger
+
+# What the engine sets on clients that it makes itself; an application that brings its own client has to.
+_OPTIONS = {"connectTimeoutMS": 2000, "heartbeatFrequencyMS": 1000, "serverSelectionTimeoutMS": 3000}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is needed to open an app in another process, as plain data.
+
+    Args:
+        uri: The deployment.
+        database: Name of the database.
+        ledger: Path of the ledger.
+        flows: The workflows to serve: kind, name and version of each.
+        worker: Arguments of `Worker`; None for an app that only starts runs and asks.
+        settings: Arguments of `Settings`.
+    """
+
+    uri: str
+    database: str
+    ledger: str
+    flows: tuple[tuple[str, str, str], ...] = (("five", "five", "1.0.0"),)
+    worker: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def app(self, ledger: Ledger) -> Streamline:
+        """Return the app; it writes into `ledger` what it learns of."""
+        flows = [FLOWS[kind](ledger, name, version) for kind, name, version in self.flows]
+        worker = False if self.worker is None else Worker(**self.worker)
+        settings = Settings(**{"patience": "10s", "call_timeout": "5s", **self.settings})
+        return Streamline(client(self.uri), database=self.database, workflows=flows, worker=worker, settings=settings)
+
+
+def client(uri: str) -> Any:
+    """Return a client of the driver under test."""
+    if os.environ.get("STREAMLINE_TEST_DRIVER", "pymongo") == "motor":
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        return AsyncIOMotorClient(uri, tz_aware=True, **_OPTIONS)
+    from pymongo import AsyncMongoClient
+
+    return AsyncMongoClient(uri, tz_aware=True, **_OPTIONS)
+
+
+class LogIntoLedger(logging.Handler):
+    """Keeps what the engine logs beside what the handlers did."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(logging.INFO)
+        self._ledger = ledger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Leave an entry."""
+        error = repr(record.exc_info[1]) if record.exc_info else None
+        self._ledger.write("log", level=record.levelname, text=record.getMessage(), error=error)
+
+
+def tell_ledger(ledger: Ledger) -> None:
+    """Let the engine's log go into the ledger."""
+    logger = logging.getLogger("streamline")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(LogIntoLedger(ledger))
