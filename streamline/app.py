@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, overload
+from typing import Any, Generic, Self, TypedDict, Unpack, overload
 
 from typing_extensions import TypeVar
 
@@ -16,11 +16,11 @@ from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.run import Event, Run, read_output, read_run
 from streamline.domain.statuses import RunStatus
-from streamline.engine.session import Session
-from streamline.engine.starter import Started, Wish
-from streamline.engine.ticking import tick
 from streamline.embedded import EmbeddedServer
 from streamline.engine.registry import Registry
+from streamline.engine.session import Session
+from streamline.engine.starter import Started, StartOptions
+from streamline.engine.ticking import tick
 from streamline.errors import DefinitionError, RunCancelled, RunFailed, RunNotFound
 from streamline.handle import RunHandle
 from streamline.settings import Settings, Worker
@@ -46,12 +46,25 @@ class Page(Generic[T]):
     next: str | None
 
 
+class RunOptions(TypedDict, total=False):
+    """Which runs to page through; see `Streamline.runs`."""
+
+    status: RunStatus | Sequence[RunStatus] | None
+    tags: str | Sequence[str] | None
+    match: Mapping[str, Any] | None
+    created_after: datetime | None
+    created_before: datetime | None
+    order: str
+    limit: int
+    after: str | None
+
+
 class Streamline:
     """Durable workflows on a MongoDB database.
 
     Args:
-        target: A ``mongodb://`` URI, a PyMongo ``AsyncMongoClient`` or a Motor client, or a database of either; a client
-            you pass in is never closed here. Default ``MONGODB_URI``, else an embedded server with temporary data.
+        target: A ``mongodb://`` URI, a PyMongo ``AsyncMongoClient`` or a Motor client, or a database of either; a
+            client you pass in is never closed here. Default ``MONGODB_URI``, else an embedded server.
         database: Name of the database; default the target's, else ``streamline``.
         workflows: What this process serves.
         prefix: Beginning of the names of the engine's collections.
@@ -120,7 +133,13 @@ class Streamline:
             UnsafeDeployment: The database or client is set up so that durability cannot be promised.
         """
         self._session = await Session.open(
-            await self._resolved_target(), self._database, self.prefix, self._settings, self._clock, self._registry, self._worker
+            await self._resolved_target(),
+            self._database,
+            self.prefix,
+            self._settings,
+            self._clock,
+            self._registry,
+            self._worker,
         )
         return self
 
@@ -137,36 +156,27 @@ class Streamline:
 
     @overload
     async def start(
-        self, workflow: Workflow[InputT, Any, OutputT], input: InputT | Mapping[str, Any] | None = None, **wish: Any
+        self,
+        workflow: Workflow[InputT, Any, OutputT],
+        input: InputT | Mapping[str, Any] | None = None,
+        **options: Unpack[StartOptions],
     ) -> RunHandle[OutputT]: ...
     @overload
-    async def start(self, workflow: str, input: Any = None, **wish: Any) -> RunHandle[Any]: ...
+    async def start(self, workflow: str, input: Any = None, **options: Unpack[StartOptions]) -> RunHandle[Any]: ...
 
     async def start(
-        self,
-        workflow: Workflow[Any, Any, Any] | str,
-        input: Any = None,
-        *,
-        idempotency_key: str | None = None,
-        priority: int = 0,
-        delay: Duration | None = None,
-        run_at: datetime | None = None,
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        run_id: str | None = None,
+        self, workflow: Workflow[Any, Any, Any] | str, input: Any = None, **options: Unpack[StartOptions]
     ) -> RunHandle[Any]:
         """Start a run; once this returns, the run survives any crash.
 
         Args:
             workflow: The workflow, or the name of a registered one.
             input: Of the workflow's input type, or what pydantic can read as such.
-            idempotency_key: At most one active run of the workflow holds it; every caller gets that run's handle.
-            priority: Larger goes first, then older; -2147483647 to 2147483647.
-            delay: How long to wait before the first step.
-            run_at: Instant, aware, before which the first step does not begin.
-            tags: Up to 32 strings to find the run by.
-            metadata: Anything to keep with the run; keys without dots.
-            run_id: Chosen id; default a time-ordered one.
+            options: ``idempotency_key``: at most one active run of the workflow holds it, and every caller gets that
+                run's handle. ``priority``: larger goes first, then older; -2147483647 to 2147483647. ``delay``: how
+                long to wait before the first step. ``run_at``: aware instant before which it does not begin.
+                ``tags``: up to 32 strings to find the run by. ``metadata``: anything to keep with the run; keys without dots.
+                ``run_id``: chosen id, default a time-ordered one.
 
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: An argument is not of the
@@ -175,44 +185,48 @@ class Streamline:
             IdempotencyConflict: A run with the chosen id exists.
             StoreUnavailable: The database did not answer; the run may or may not have been stored.
         """
-        wait = None if delay is None else parse_duration(delay, "delay")
-        wish = Wish(idempotency_key, priority, wait, run_at, tags, metadata, run_id)
-        session = self._open_session
-        return self._handle_of(await session.starter.start(self._definition(workflow), input, wish, EVERYTHING))
+        starter = self._open_session.starter
+        return self._handle_of(await starter.start(self._definition(workflow), input, options, EVERYTHING))
 
     async def start_many(
         self,
         workflow: Workflow[Any, Any, OutputT] | str,
         inputs: Sequence[Any],
-        *,
-        priority: int = 0,
-        delay: Duration | None = None,
-        run_at: datetime | None = None,
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
+        **options: Unpack[StartOptions],
     ) -> list[RunHandle[OutputT]]:
         """Start one run per input, in few round trips; all inputs are checked before the first run is stored.
 
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: As for `start`.
         """
-        wait = None if delay is None else parse_duration(delay, "delay")
-        wish = Wish(None, priority, wait, run_at, tags, metadata)
-        definition = self._definition(workflow)
-        return [self._handle_of(each) for each in await self._open_session.starter.start_many(definition, inputs, wish, EVERYTHING)]
+        starter = self._open_session.starter
+        started = await starter.start_many(self._definition(workflow), inputs, options, EVERYTHING)
+        return [self._handle_of(each) for each in started]
 
     @overload
     async def run(
-        self, workflow: Workflow[InputT, Any, OutputT], input: InputT | Mapping[str, Any] | None = None, **wish: Any
+        self,
+        workflow: Workflow[InputT, Any, OutputT],
+        input: InputT | Mapping[str, Any] | None = None,
+        *,
+        timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
     ) -> OutputT: ...
     @overload
-    async def run(self, workflow: str, input: Any = None, **wish: Any) -> Any: ...
+    async def run(
+        self, workflow: str, input: Any = None, *, timeout: Duration | None = None, **options: Unpack[StartOptions]
+    ) -> Any: ...
 
     async def run(
-        self, workflow: Workflow[Any, Any, Any] | str, input: Any = None, *, timeout: Duration | None = None, **wish: Any
+        self,
+        workflow: Workflow[Any, Any, Any] | str,
+        input: Any = None,
+        *,
+        timeout: Duration | None = None,
+        **options: Unpack[StartOptions],
     ) -> Any:
         """Start a run and return its output; arguments as for `start`, errors as for `RunHandle.result`."""
-        handle = await self.start(workflow, input, **wish)  # type: ignore[arg-type]
+        handle = await self.start(workflow, input, **options)
         return await handle.result(timeout)
 
     def handle(self, run_id: str) -> RunHandle[Any]:
@@ -263,15 +277,17 @@ class Streamline:
         following = cursor_of(found[size - 1]) if len(found) > size else None
         return Page(tuple(self._run_of(document) for document in found[:size]), following)
 
-    async def iter_runs(self, workflow: Workflow[Any, Any, Any] | str | None = None, **query: Any) -> AsyncIterator[Run]:
-        """Iterate over all runs that `runs` would page through."""
-        page = await self.runs(workflow, **query)
+    async def iter_runs(
+        self, workflow: Workflow[Any, Any, Any] | str | None = None, **options: Unpack[RunOptions]
+    ) -> AsyncIterator[Run]:
+        """Iterate over all runs that `runs` would page through; arguments as there."""
         while True:
+            page = await self.runs(workflow, **options)
             for run in page.items:
                 yield run
             if page.next is None:
                 return
-            page = await self.runs(workflow, **{**query, "after": page.next})
+            options["after"] = page.next
 
     async def count_runs(
         self,
@@ -289,7 +305,7 @@ class Streamline:
         return {each["_id"]: each["n"] for each in found}
 
     async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
-        """End a run: its handler is cancelled and what it writes from now on is refused; a finished run is left unchanged."""
+        """End a run: its handler is cancelled, what it writes is refused; a finished run is left unchanged."""
         await self._open_session.control.cancel(run_id, EVERYTHING, reason=reason, by=by)
 
     async def retry(self, run_id: str) -> None:
@@ -302,7 +318,7 @@ class Streamline:
         await self._open_session.control.retry(run_id, EVERYTHING)
 
     async def pause(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
-        """Hold a run: its present step finishes, the next does not begin; raise `AlreadyFinished` where it has ended."""
+        """Hold a run: its present step finishes, the next does not begin; raise `AlreadyFinished` if it has ended."""
         await self._open_session.control.pause(run_id, EVERYTHING, reason=reason, by=by)
 
     async def unpause(self, run_id: str) -> None:
@@ -343,7 +359,9 @@ class Streamline:
         error = document.get("error") or {}
         if document["status"] == "cancelled":
             reason = document.get("cancel", {}).get("reason")
-            raise RunCancelled(f"run {run_id} was cancelled" + (f": {reason}" if reason else ""), run_id=run_id, reason=reason)
+            raise RunCancelled(
+                f"run {run_id} was cancelled" + (f": {reason}" if reason else ""), run_id=run_id, reason=reason
+            )
         raise RunFailed(f"run {run_id} failed: {error.get('type')}: {error.get('message')}", run_id=run_id, error=error)
 
     async def wait_for_run(self, run_id: str, timeout: Duration | None = None) -> Run:

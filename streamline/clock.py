@@ -1,7 +1,7 @@
 """The one source of time: instants for decisions, a monotonic reading for deadlines, and sleeping.
 
-Decisions take ``now`` as an argument, so nothing below the engine reads a clock. `SystemClock` can be calibrated against
-the server, so that workers whose wall clocks disagree still agree about what is due.
+Decisions take ``now`` as an argument, so nothing below the engine reads a clock. `SystemClock` can be calibrated
+against the server, so that workers whose wall clocks disagree still agree about what is due.
 """
 
 from __future__ import annotations

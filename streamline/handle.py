@@ -55,7 +55,7 @@ class RunHandle(Generic[OutputT]):
 
     Attributes:
         id: The run's id.
-        created: Whether the call that returned this handle created the run; False where its idempotency key did already.
+        created: Whether the call that returned this handle created the run; False where its key did already.
     """
 
     __slots__ = ("_app", "created", "id")

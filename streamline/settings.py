@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 
 from streamline.domain.durations import Duration, parse_duration
 from streamline.errors import InvalidPolicy
 
 MIB = 1024 * 1024
+_READINGS = {"lease": "lease_time", "poll_interval": "poll_time", "drain": "drain_time", "cancel_grace": "grace_time"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,8 @@ class Worker:
 
     Args:
         concurrency: Runs driven at once; 1 to 10,000. Handlers share one event loop, so this bounds memory, not CPU.
-        lease: How long a worker that stopped beating keeps its runs; at least 200 ms. The default outlives a failover of
-            the database (11 s with server defaults, 13.6 s where a member hangs) with a heartbeat to spare. It beats
+        lease: How long a worker that stopped beating keeps its runs; at least 200 ms. The default outlives a failover
+            of the database (11 s with server defaults, 13.6 s where a member hangs) with a heartbeat to spare. It beats
             every quarter of it.
         poll_interval: Longest pause between two looks for due runs. Wakes and timers make pickup immediate; this bounds
             the delay where a wake was lost, and what an idle worker costs.
@@ -38,6 +39,10 @@ class Worker:
     cancel_grace: Duration = "5s"
     max_recoveries: int = 10
     threads: int = 32
+    lease_time: timedelta = field(init=False, repr=False, compare=False)
+    poll_time: timedelta = field(init=False, repr=False, compare=False)
+    drain_time: timedelta = field(init=False, repr=False, compare=False)
+    grace_time: timedelta = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Read the durations and refuse what cannot work."""
@@ -45,17 +50,17 @@ class Worker:
         _whole(self, "claim_batch", 1, 1_000)
         _whole(self, "max_recoveries", 0, 1_000_000)
         _whole(self, "threads", 1, 1_000)
-        for name in ("lease", "poll_interval", "drain", "cancel_grace"):
-            object.__setattr__(self, name, parse_duration(getattr(self, name), name))
+        for name, read in _READINGS.items():
+            object.__setattr__(self, read, parse_duration(getattr(self, name), name))
         if self.lease_time < timedelta(milliseconds=200):
             raise InvalidPolicy("lease: at least 200 ms", field="lease")
         if self.poll_seconds <= 0:
             raise InvalidPolicy("poll_interval: more than zero", field="poll_interval")
 
     @property
-    def lease_time(self) -> timedelta:
-        """How long a claim holds without a heartbeat."""
-        return parse_duration(self.lease, "lease")
+    def lease_seconds(self) -> float:
+        """How long a claim holds without a heartbeat, in seconds."""
+        return self.lease_time.total_seconds()
 
     @property
     def beat_seconds(self) -> float:
@@ -65,17 +70,17 @@ class Worker:
     @property
     def poll_seconds(self) -> float:
         """Longest pause between polls, in seconds."""
-        return parse_duration(self.poll_interval, "poll_interval").total_seconds()
+        return self.poll_time.total_seconds()
 
     @property
     def drain_seconds(self) -> float:
         """How long a stopping worker waits for its handlers, in seconds."""
-        return parse_duration(self.drain, "drain").total_seconds()
+        return self.drain_time.total_seconds()
 
     @property
     def grace_seconds(self) -> float:
         """How long a cancelled handler may take to end, in seconds."""
-        return parse_duration(self.cancel_grace, "cancel_grace").total_seconds()
+        return self.grace_time.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, Generic, Protocol, overload
 
 from typing_extensions import TypeVar
@@ -114,7 +115,6 @@ class Workflow(Generic[InputT, StateT, OutputT]):
     @overload
     def step(
         self,
-        /,
         id: str | None = None,
         *,
         retry: RetryPolicy | None = None,
@@ -125,27 +125,26 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         on_error: OnError = "fail",
     ) -> StepDecorator[InputT, StateT]: ...
 
-    def step(self, fn: Any = None, /, id: str | None = None, **rules: Any) -> Any:
+    def step(self, id: Any = None, **rules: Any) -> Any:
         """Declare the next step, as ``@wf.step`` or ``@wf.step(...)``.
 
         Args:
-            fn: The handler: takes the context; a plain ``def`` runs in a thread.
             id: The step's id; default the handler's name.
-            retry: When a failed attempt is followed by another; default the workflow's policy.
-            max_attempts: Short for ``retry=RetryPolicy(max_attempts=...)``.
-            timeout: Limit of one attempt; default the workflow's.
-            skip_if: Takes the context, may be async; the step is skipped where it holds.
-            run_if: The opposite; a predicate that raises fails the step.
-            on_error: ``"skip"`` lets the run go on where the step fails for good.
+            rules: ``retry``: when a failed attempt is followed by another, default the workflow's policy.
+                ``max_attempts``: short for ``retry=RetryPolicy(max_attempts=...)``.
+                ``timeout``: limit of one attempt, default the workflow's.
+                ``skip_if``: takes the context, may be async; the step is skipped where it holds.
+                ``run_if``: the opposite; a predicate that raises fails the step.
+                ``on_error``: ``"skip"`` lets the run go on where the step fails for good.
 
         Raises:
             DefinitionError: An argument is not of the allowed form; names the field.
         """
-        names = sys._getframe(1).f_locals
-        if callable(fn):
-            return self._declare(fn, None, names, **rules)
-        step_id = fn if fn is not None else id
-        return lambda handler: self._declare(handler, step_id, names, **rules)
+        frame = inspect.currentframe()
+        names = frame.f_back.f_locals if frame is not None and frame.f_back is not None else {}
+        if callable(id):
+            return self._declare(id, None, names, **rules)
+        return lambda handler: self._declare(handler, id, names, **rules)
 
     @property
     def definition(self) -> Definition:
@@ -160,10 +159,9 @@ class Workflow(Generic[InputT, StateT, OutputT]):
             self._definition = Definition(
                 name=self.name,
                 version=self.version,
-                steps=tuple(self._steps.values()),
+                steps=self._ordered_steps(),
                 input=self._input,
                 state=self._state,
-                output=self._output,
                 idempotency_key=self._idempotency_key,
                 max_payload_bytes=self._max_payload_bytes,
                 retention=self._retention,
@@ -175,20 +173,34 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         steps = tuple(self._steps.values())
         nodes = [f'    s{i}["{step.id}"]' for i, step in enumerate(steps)]
         ends = ["start", *(f"s{i}" for i in range(len(steps))), "finish"]
-        edges = [f"    {a} --> {b}" for a, b in zip(ends, ends[1:], strict=False)]
+        edges = [f"    {a} --> {b}" for a, b in pairwise(ends)]
         skips = [
             f"    {ends[i]} -. skip .-> {ends[i + 2]}" for i, step in enumerate(steps) if step.skip_if or step.run_if
         ]
-        lines = ["flowchart TD", f"    start([{self.name} {self.version}])", *nodes, "    finish([done])", *edges, *skips]
+        lines = [
+            "flowchart TD",
+            f"    start([{self.name} {self.version}])",
+            *nodes,
+            "    finish([done])",
+            *edges,
+            *skips,
+        ]
         return "\n".join(lines) + "\n"
 
     def __repr__(self) -> str:
         """Name the workflow and its version."""
         return f"<workflow {self.name}@{self.version}>"
 
+    def _ordered_steps(self) -> tuple[StepDefinition, ...]:
+        """The last step's output is the run's: where the workflow declares its type, that is the step's."""
+        *others, last = self._steps.values()
+        return (*others, last if self._output is None else replace(last, output=self._output))
+
     def _declare(self, fn: Any, step_id: str | None, names: Mapping[str, Any], **rules: Any) -> WorkflowStep[Any]:
         if self._definition is not None:
-            raise DefinitionError(f"workflow {self.name}: it is registered already; declare every step before", field="steps")
+            raise DefinitionError(
+                f"workflow {self.name}: it is registered already; declare every step before", field="steps"
+            )
         _check_handler(fn)
         name = check_name(getattr(fn, "__name__", None) if step_id is None else step_id, "step id")
         if name in self._steps:
@@ -273,5 +285,7 @@ def _checked_retention(retention: Duration | Mapping[str, Duration] | None) -> d
         return {}
     by_status = retention if isinstance(retention, Mapping) else dict.fromkeys(sorted(TERMINAL), retention)
     if unknown := set(by_status) - TERMINAL:
-        raise InvalidPolicy(f"retention: not a terminal status: {', '.join(sorted(map(str, unknown)))}", field="retention")
+        raise InvalidPolicy(
+            f"retention: not a terminal status: {', '.join(sorted(map(str, unknown)))}", field="retention"
+        )
     return {status: parse_duration(kept, f"retention.{status}") for status, kept in by_status.items()}

@@ -17,16 +17,19 @@ from streamline.domain.run import Event, read_event
 
 logger = logging.getLogger("streamline.bus")
 
+Document = Mapping[str, Any]
 Listener = Callable[[Event], Awaitable[None] | None]
+Waiter = asyncio.Future[Document | None]
+Waiters = defaultdict[str, set[Waiter]]
 
 
 class Bus:
-    """Tells listeners of events, and waiters that a run has changed."""
+    """Tells listeners of events, and waiters that a run has changed or ended."""
 
     def __init__(self) -> None:
         self._listeners: list[tuple[str, Listener]] = []
-        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
-        self._ended: dict[str, Mapping[str, Any]] = {}
+        self._followers: Waiters = defaultdict(set)
+        self._enders: Waiters = defaultdict(set)
         self._calls: set[asyncio.Future[None]] = set()
 
     def on(self, glob: str, listener: Listener) -> Callable[[], None]:
@@ -35,45 +38,31 @@ class Bus:
         self._listeners.append(entry)
         return lambda: self._listeners.remove(entry) if entry in self._listeners else None
 
-    def publish(self, run_id: str, events: tuple[Mapping[str, Any], ...]) -> None:
+    def publish(self, run_id: str, events: tuple[Document, ...]) -> None:
         """Tell of events that have just been stored."""
         for stored in events if self._listeners else ():
             event = read_event(run_id, stored)
             for glob, listener in tuple(self._listeners):
                 if fnmatchcase(event.type, glob):
                     self._call(listener, event)
-        self.touch(run_id)
+        _resolve(self._followers, run_id, None)
 
-    def ended(self, document: Mapping[str, Any]) -> None:
+    def ended(self, document: Document) -> None:
         """Hand a finished run to whoever waits for it here."""
-        run_id = document["_id"]
-        if run_id in self._waiting:
-            self._ended[run_id] = document
-            self.touch(run_id)
+        _resolve(self._enders, document["_id"], document)
 
     def touch(self, run_id: str) -> None:
-        """Let everybody who waits for a change of this run look again."""
-        for waiter in self._waiting.get(run_id, ()):
-            _let_go(waiter)
+        """Let everybody who waits for this run look again."""
+        _resolve(self._followers, run_id, None)
+        _resolve(self._enders, run_id, None)
 
-    async def changed(self, run_id: str, timeout: float) -> Mapping[str, Any] | None:
-        """Return after the run has changed or `timeout` seconds have passed: its document if it ended here, else None."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(max(0.0, timeout), _let_go, waiter)
-        self._waiting[run_id].add(waiter)
-        try:
-            await waiter
-            return self._ended.get(run_id)
-        finally:
-            timer.cancel()
-            self._leave(run_id, waiter)
+    async def changed(self, run_id: str, timeout: float) -> None:
+        """Return when the run has changed, or after `timeout` seconds."""
+        await _wait(self._followers, run_id, timeout)
 
-    def _leave(self, run_id: str, waiter: asyncio.Future[None]) -> None:
-        self._waiting[run_id].discard(waiter)
-        if not self._waiting[run_id]:
-            del self._waiting[run_id]
-            self._ended.pop(run_id, None)
+    async def end_of(self, run_id: str, timeout: float) -> Document | None:
+        """Return the run's document when it ends here; None when it is time to look, or after `timeout` seconds."""
+        return await _wait(self._enders, run_id, timeout)
 
     def _call(self, listener: Listener, event: Event) -> None:
         try:
@@ -92,6 +81,25 @@ class Bus:
             logger.error("a listener failed", exc_info=call.exception())
 
 
-def _let_go(waiter: asyncio.Future[None]) -> None:
+async def _wait(waiters: Waiters, run_id: str, timeout: float) -> Document | None:
+    loop = asyncio.get_running_loop()
+    waiter: Waiter = loop.create_future()
+    timer = loop.call_later(max(0.0, timeout), _settle, waiter, None)
+    waiters[run_id].add(waiter)
+    try:
+        return await waiter
+    finally:
+        timer.cancel()
+        waiters[run_id].discard(waiter)
+        if not waiters[run_id]:
+            del waiters[run_id]
+
+
+def _resolve(waiters: Waiters, run_id: str, document: Document | None) -> None:
+    for waiter in waiters.get(run_id, ()):
+        _settle(waiter, document)
+
+
+def _settle(waiter: Waiter, document: Document | None) -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(document)

@@ -43,8 +43,8 @@ def _resolve(annotation: str, function: Any, where: str, local_names: Mapping[st
         return typing.get_type_hints(holder, getattr(function, "__globals__", {}), names, include_extras=True)["value"]
     except Exception as error:
         raise DefinitionError(
-            f"{where}: the return annotation {annotation!r} cannot be resolved: {error}; define the type at module level "
-            "or before the step",
+            f"{where}: the return annotation {annotation!r} cannot be resolved: {error}; define the type at module "
+            "level or before the step",
             field=where,
         ) from error
 

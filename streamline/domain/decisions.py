@@ -56,7 +56,7 @@ Outcome = Completed | Failed | Skipped | Slept | Interrupted
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLettered(Exception):  # noqa: N818 - recorded as a run's error, never raised
+class DeadLettered(Exception):
     """The run's worker has died too often in the middle of it."""
 
     recoveries: int

@@ -52,7 +52,6 @@ class Definition:
     steps: tuple[StepDefinition, ...]
     input: Codec
     state: Codec | None
-    output: Codec | None
     idempotency_key: Callable[[Any], str | None] | None = None
     max_payload_bytes: int | None = None
     retention: Mapping[str, timedelta] = field(default_factory=dict)

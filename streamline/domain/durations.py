@@ -41,7 +41,9 @@ def _read(value: object, field: str) -> timedelta:
         return _of_seconds(float(match[1]) * _SECONDS[match[2]], field)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _of_seconds(value, field)
-    raise InvalidPolicy(f'{field}: give a timedelta, seconds, or text such as "250ms", "30s", "5m", "1h", "2d"', field=field)
+    raise InvalidPolicy(
+        f'{field}: give a timedelta, seconds, or text such as "250ms", "30s", "5m", "1h", "2d"', field=field
+    )
 
 
 def _of_seconds(seconds: float, field: str) -> timedelta:

@@ -47,7 +47,7 @@ def message_of(error: BaseException) -> str:
     """Return the error's text without credentials, whatever its ``__str__`` does."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not break the recording of the failure
+    except BaseException:  # noqa: BLE001 - a broken __str__ must not break the recording of the failure
         text = "(the error's text could not be read)"
     text = text[: 2 * MESSAGE_MAX].encode("utf-8", "replace").decode()
     return _CREDENTIALS.sub(r"\1", text)[:MESSAGE_MAX]

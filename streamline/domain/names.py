@@ -32,7 +32,9 @@ def check_name(value: object, field: str) -> str:
 def check_version(value: object, field: str = "version") -> str:
     """Return `value` if it may be a version; raise `InvalidName` otherwise."""
     if not isinstance(value, str) or not _VERSION.fullmatch(value):
-        raise InvalidName(f"{field}: 1 to 64 letters, digits and . + _ -, beginning with a letter or digit", field=field)
+        raise InvalidName(
+            f"{field}: 1 to 64 letters, digits and . + _ -, beginning with a letter or digit", field=field
+        )
     return value
 
 

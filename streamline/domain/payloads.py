@@ -32,6 +32,9 @@ class Encoded:
     size: int
 
 
+NO_VALUE = Encoded(None, 0)
+
+
 class Codec:
     """Encodes and revives the values of one annotation; ``Any`` passes plain data through."""
 
@@ -111,7 +114,10 @@ def _adapter(annotation: Any, where: str) -> TypeAdapter[Any]:
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    lines = [f"{_path(where, item['loc'])}: {item['msg']}" for item in error.errors(include_input=False, include_url=False)[:5]]
+    lines = [
+        f"{_path(where, item['loc'])}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False)[:5]
+    ]
     return "; ".join(lines)
 
 
@@ -125,9 +131,12 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
 
 def _refuse_unfinished(value: Any, where: str) -> None:
     if isawaitable(value) or isgenerator(value) or isasyncgen(value):
-        if hasattr(value, "close"):
-            value.close()
-        raise SerializationError(f"{where}: {type(value).__name__} cannot be stored; did you forget await?", field=where)
+        close: Any = getattr(value, "close", None)
+        if close is not None and not isasyncgen(value):
+            close()
+        raise SerializationError(
+            f"{where}: {type(value).__name__} cannot be stored; did you forget await?", field=where
+        )
 
 
 class _Walker:
@@ -140,7 +149,7 @@ class _Walker:
         self.converted: str | None = None
         self.kind = ""
 
-    def encode(self, value: Any, path: str, depth: int) -> Any:  # noqa: PLR0911 - one line per kind of value
+    def encode(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
         if kind is str:
             return self._text(value, path)

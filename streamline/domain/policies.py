@@ -81,7 +81,12 @@ def _check_backoff(value: object) -> None:
 
 
 def _check_number(value: object, name: str, *, low: float, high: float) -> None:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    ok = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
     if not ok:
         raise InvalidPolicy(f"{name}: a number from {low:g} to {high:g}", field=name)
 

@@ -168,12 +168,12 @@ def read_output(document: Mapping[str, Any], definition: Definition | None) -> A
         return None
     if definition is None:
         return document.get("output")
-    return (definition.output or definition.steps[-1].output).decode(document.get("output"))
+    return definition.steps[-1].output.decode(document.get("output"))
 
 
 def _read_step(document: Mapping[str, Any], k: int, definition: Definition | None) -> Step:
     stored = document["steps"][k]
-    # A claim covers many runs in one write and touches no step; that the current one is being attempted follows from it.
+    # A claim covers many runs in one write and touches no step; that the current one is attempted follows from it.
     driven = document["status"] == "running" and k == document["cursor"]
     waits = () if driven else tuple(_read_wait(wait, stored["id"]) for wait in stored.get("waits", ()))
     codec = _step_codec(definition, stored["id"])

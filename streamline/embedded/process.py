@@ -52,6 +52,7 @@ class GuardedProcess:
         self._refusal: str | None = None
         self._pid: int | None = None
         self._code = 0
+        self._spawns = 0
         self._gone = False
         self._noise: deque[str] = deque(maxlen=20)
         self._process = _start_guardian(directory, temporary=temporary)
@@ -82,8 +83,9 @@ class GuardedProcess:
         Raises:
             StoreUnavailable: The binary cannot be executed.
         """
+        before = self._spawns
         self._order({"spawn": command})
-        self._wait(lambda: self._pid is not None, countdown)
+        self._wait(lambda: self._spawns > before, countdown)  # not `pid`: it may be gone again in no time
 
     def kill(self, countdown: Countdown) -> None:
         """SIGKILL the mongod and wait until it is gone; the directory stays held."""
@@ -149,7 +151,7 @@ class GuardedProcess:
                 case {"event": "refused" | "failed", "reason": str(reason)}:
                     self._refusal = reason
                 case {"event": "spawned", "pid": int(pid)}:
-                    self._pid = pid
+                    self._pid, self._spawns = pid, self._spawns + 1
                 case {"event": "exited", "code": int(code)}:
                     self._pid, self._code = None, code
         except ValueError:  # not a report: the interpreter complains

@@ -18,6 +18,7 @@ from streamline.engine.invocation import Ended, Invocation
 from streamline.engine.limits import check_payload
 from streamline.engine.memo import Suspension
 from streamline.engine.runtime import Runtime
+from streamline.engine.surroundings import UNREAD, Flags
 from streamline.errors import CorruptRun, PayloadTooLarge, SerializationError, StepTimeout, StreamlineError
 from streamline.settings import Worker
 
@@ -33,6 +34,7 @@ class Attempt:
         self.threads = threads
         self.holding = holding
         self.step = step
+        self.flags = Flags()
 
     @property
     def clock(self) -> Clock:
@@ -44,15 +46,17 @@ class Attempt:
         try:
             ctx: Context[Any, Any] = Context(self)
         except ValidationError as error:
-            return Failed(CorruptRun(f"the stored input does not fit its type: {error.error_count()} errors"), final=True)
+            return Failed(
+                CorruptRun(f"the stored input does not fit its type: {error.error_count()} errors"), final=True
+            )
         try:
             if await self._is_unwanted(ctx):
                 return Skipped()
         except Exception as error:  # noqa: BLE001 - whatever a predicate raises fails the step
             return Failed(error, final=True)
         ended = await self._invoke(ctx)
-        ctx._close()
-        return self._judge(ended, ctx)
+        self.flags.closed = True
+        return self._judge(ended)
 
     async def _is_unwanted(self, ctx: Context[Any, Any]) -> bool:
         if self.step.skip_if is not None and await settle_awaitable(self.step.skip_if(ctx)):
@@ -66,7 +70,7 @@ class Attempt:
             threads=self.threads if self.step.threaded else None,
             timeout=None if self.step.timeout is None else self.step.timeout.total_seconds(),
             grace=self._settings.grace_seconds,
-            on_interrupt=ctx._interrupt,
+            on_interrupt=self.flags.cancel,
         )
         self.holding.handler = invocation
         try:
@@ -74,7 +78,7 @@ class Attempt:
         finally:
             self.holding.handler = None
 
-    def _judge(self, ended: Ended, ctx: Context[Any, Any]) -> Outcome | None:
+    def _judge(self, ended: Ended) -> Outcome | None:
         if ended.verdict in ("lost", "cancelled") or self.holding.lost:
             return None
         if ended.verdict == "timeout":
@@ -82,10 +86,10 @@ class Attempt:
         if ended.verdict == "stopping" and ended.abandoned:
             # Its thread still works: nobody else may begin before the lease has run out.
             return None
-        if ctx._suspended is not None:
-            return Slept(*ctx._suspended)
+        if self.flags.suspended is not None:
+            return Slept(*self.flags.suspended)
         if ended.error is None:
-            return self._completed(ended.value, ctx)
+            return self._completed(ended.value)
         if ended.verdict == "stopping":
             return Interrupted()
         if isinstance(ended.error, Suspension):
@@ -99,19 +103,24 @@ class Attempt:
             said += " and did not end when told to; there is no further attempt while it may still be at work"
         return Failed(StepTimeout(said, field="timeout"), final=ended.abandoned)
 
-    def _completed(self, value: Any, ctx: Context[Any, Any]) -> Outcome:
+    def _completed(self, value: Any) -> Outcome:
         try:
             output = self.step.output.encode(value, f"output of {self.step.id}")
             self.check_size(output, f"output of {self.step.id}")
-            return Completed(output, ctx._changed_state())
+            return Completed(output, self._changed_state())
         except StreamlineError as error:
             return Failed(error)
+
+    def _changed_state(self) -> Encoded | None:
+        return None if self.flags.state is UNREAD else self.encoded_state_if_changed(self.flags.state)
 
     def check_size(self, encoded: Encoded, where: str) -> None:
         """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
         check_payload(self._runtime, self.holding.definition.max_payload_bytes, encoded, where)
         if self.holding.run.get("size", 0) + encoded.size > self._runtime.settings.document_max:
-            raise PayloadTooLarge(f"{where}: the run would grow too large to be written; store a reference", field=where)
+            raise PayloadTooLarge(
+                f"{where}: the run would grow too large to be written; store a reference", field=where
+            )
 
     def find_step(self, step_id: str) -> StepDefinition | None:
         """Return the workflow's step of this id, or None."""

@@ -66,8 +66,9 @@ async def _carry_out(
 
 
 async def _once(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> Any:
+    limit = asyncio.timeout(timeout)
     try:
-        async with asyncio.timeout(timeout) as limit:
+        async with limit:
             if inspect.iscoroutinefunction(fn):
                 return await fn(*args)
             value = await asyncio.get_running_loop().run_in_executor(attempt.threads, fn, *args)

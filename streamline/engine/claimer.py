@@ -34,7 +34,7 @@ class Claimer:
         return lease_of(self._worker_id, new_token(), now, now + self._settings.lease_time, news)
 
     async def due(self, limit: int, by: datetime | None = None) -> tuple[list[dict[str, Any]], bool]:
-        """Claim runs that are due by an instant, default now, `limit` at most; return those won, and whether there are more."""
+        """Claim runs that are due by an instant, default now; return those won, and whether there are more."""
         now, routes = self._runtime.clock.now(), self._runtime.registry.routes
         by = now if by is None else by
         window = limit * _CROWDED_WINDOW if self._crowded else limit

@@ -13,11 +13,10 @@ from typing_extensions import TypeVar
 
 from streamline.domain.definition import StepDefinition, StepReference
 from streamline.domain.durations import Duration, parse_duration
-from streamline.domain.payloads import Encoded
 from streamline.domain.policies import RetryPolicy
 from streamline.engine.calling import MISSING, call_durably
 from streamline.engine.memo import Memo, Suspension, due_of
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.surroundings import UNREAD, Surroundings
 from streamline.errors import ContextClosed, InvalidPolicy, StepNotFound, StepOutputMissing
 
 InputT = TypeVar("InputT", default=Any)
@@ -46,10 +45,7 @@ class Context(Generic[InputT, StateT]):
         run = attempt.holding.run
         self._attempt = attempt
         self._memo = Memo(attempt.holding, attempt.clock.now)
-        self._state: Any = MISSING
-        self._closed = False
-        self._cancelled = False
-        self._suspended: tuple[str, datetime] | None = None
+        self._flags = attempt.flags
         self.run_id: str = run["_id"]
         self.workflow: str = run["workflow"]
         self.version: str = run["version"]
@@ -63,18 +59,18 @@ class Context(Generic[InputT, StateT]):
     @property
     def state(self) -> StateT:
         """The run's state; changes to it are stored with the step's result."""
-        if self._state is MISSING:
-            self._state = self._attempt.decoded_state()
-        return self._state  # type: ignore[no-any-return]
+        if self._flags.state is UNREAD:
+            self._flags.state = self._attempt.decoded_state()
+        return self._flags.state  # type: ignore[no-any-return]
 
     @state.setter
     def state(self, value: StateT) -> None:
-        self._state = value
+        self._flags.state = value
 
     @property
     def cancelled(self) -> bool:
         """Whether the handler has been told to end; for handlers in threads, which cannot be interrupted."""
-        return self._cancelled
+        return self._flags.cancelled
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -147,7 +143,9 @@ class Context(Generic[InputT, StateT]):
             InvalidKey: The key is not of the allowed form, or was used before in this attempt.
         """
         self._check_open()
-        return await call_durably(self._memo, self._attempt, key, fn, args, retry=retry, timeout=timeout, default=default)
+        return await call_durably(
+            self._memo, self._attempt, key, fn, args, retry=retry, timeout=timeout, default=default
+        )
 
     async def sleep(self, duration: Duration, *, key: str | None = None) -> None:
         """Return once `duration` has passed since this line was first reached.
@@ -173,21 +171,12 @@ class Context(Generic[InputT, StateT]):
         due_at = due() if entry is None else due_of(entry)
         if entry is not None and due_at <= self._attempt.clock.now():
             return
-        self._suspended = (address, due_at)
+        self._flags.suspended = (address, due_at)
         raise Suspension
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._flags.closed:
             raise ContextClosed(f"step {self.step_id}: its attempt has ended", field="ctx")
-
-    def _changed_state(self) -> Encoded | None:
-        return None if self._state is MISSING else self._attempt.encoded_state_if_changed(self._state)
-
-    def _interrupt(self) -> None:
-        self._cancelled = True
-
-    def _close(self) -> None:
-        self._closed = True
 
 
 class Outputs(Mapping[str, Any]):

@@ -48,7 +48,7 @@ class Endings:
             if left <= 0:
                 raise ResultTimeout(f"run {run_id} did not end within {timeout:g} s; it goes on", field="timeout")
             longest = _HELD_LOOK if self._held(run_id) else pause
-            ended = await self._runtime.bus.changed(run_id, longest if deadline is None else min(longest, left))
+            ended = await self._runtime.bus.end_of(run_id, longest if deadline is None else min(longest, left))
             if ended is not None and scope.admits(ended):
                 return dict(ended)
             pause = min(pause * _GROWTH, _LONGEST_LOOK)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class Invocation:
         if self._ended.done():
             return
         if self._verdict is None:
-            self._timers.append(self._loop.call_later(self._grace, self._end, Ended(abandoned=True)))
+            self._timers.append(self._loop.call_later(self._grace, self._abandon))
         if self._verdict is None or verdict in ("lost", "cancelled"):
             self._verdict = verdict
         self._on_interrupt()
@@ -84,9 +84,11 @@ class Invocation:
             for timer in self._timers:
                 timer.cancel()
 
-    def _begin(self, handler: Callable[[Any], Any], argument: Any, threads: ThreadPoolExecutor | None) -> Callable[[], Any]:
+    def _begin(
+        self, handler: Callable[[Any], Any], argument: Any, threads: ThreadPoolExecutor | None
+    ) -> Callable[[], Any]:
         if threads is None:
-            task = self._loop.create_task(_guarded(handler, argument))
+            task = self._loop.create_task(self._await(handler, argument))
             task.add_done_callback(self._task_done)
             return task.cancel
         context = contextvars.copy_context()
@@ -95,28 +97,34 @@ class Invocation:
         work.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._thread_done, done))
         return work.cancel
 
-    def _task_done(self, task: asyncio.Task[Ended]) -> None:
-        self._end(Ended(error=asyncio.CancelledError()) if task.cancelled() else task.result())
+    async def _await(self, handler: Callable[[Any], Any], argument: Any) -> None:
+        try:
+            value = await handler(argument)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a handler must not end the app
+            self._end(None, error)
+        else:
+            self._end(value, None)
 
-    def _thread_done(self, work: Any) -> None:
-        self._end(Ended(error=asyncio.CancelledError()) if work.cancelled() else work.result())
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._end(None, asyncio.CancelledError())
 
-    def _end(self, ended: Ended) -> None:
+    def _thread_done(self, work: Future[tuple[Any, BaseException | None]]) -> None:
+        value, error = (None, asyncio.CancelledError()) if work.cancelled() else work.result()
+        self._end(value, error)
+
+    def _end(self, value: Any, error: BaseException | None, *, abandoned: bool = False) -> None:
         if not self._ended.done():
-            self._ended.set_result(Ended(ended.value, ended.error, self._verdict, ended.abandoned))
+            self._ended.set_result(Ended(value, error, self._verdict, abandoned))
+
+    def _abandon(self) -> None:
+        self._end(None, None, abandoned=True)
 
 
-async def _guarded(handler: Callable[[Any], Any], argument: Any) -> Ended:
+def _guarded_call(handler: Callable[[Any], Any], argument: Any) -> tuple[Any, BaseException | None]:
     try:
-        return Ended(value=await handler(argument))
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - SystemExit in a handler must not end the app
-        return Ended(error=error)
-
-
-def _guarded_call(handler: Callable[[Any], Any], argument: Any) -> Ended:
-    try:
-        return Ended(value=handler(argument))
-    except BaseException as error:  # noqa: BLE001 - the same, in a thread
-        return Ended(error=error)
+        return handler(argument), None
+    except BaseException as error:  # noqa: BLE001 - a thread's SystemExit is an error like any other
+        return None, error

@@ -16,7 +16,8 @@ def check_payload(runtime: Runtime, limit: int | None, encoded: Encoded, where: 
     allowed = runtime.settings.payload_max if limit is None else limit
     if encoded.size > allowed:
         raise PayloadTooLarge(
-            f"{where} is {encoded.size:,} bytes, the limit is {allowed:,}; store it elsewhere and keep a reference", field=where
+            f"{where} is {encoded.size:,} bytes, the limit is {allowed:,}; store it elsewhere and keep a reference",
+            field=where,
         )
     if encoded.size > runtime.settings.payload_warn:
         logger.warning("%s is %s bytes: large values slow every write of the run", where, f"{encoded.size:,}")

@@ -1,7 +1,7 @@
 """The memo of a step: what a re-entered handler finds instead of doing it again.
 
 A durable call is addressed by its key. Once settled it is never carried out again: the stored result comes back. A
-handler must ask for the same calls under the same keys each time; asking for another kind under a stored key is an error.
+handler must ask for the same calls under the same keys each time; another kind under a stored key is an error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Memo:
         entry = step.get("memo", {}).get(address)
         if entry is not None and entry["kind"] != kind:
             raise NonDeterministicStep(
-                f"step {step['id']}: key {address!r} is stored as {entry['kind']}, and the handler asks for {kind}", field=address
+                f"step {step['id']}: key {address!r} is stored as {entry['kind']}, and the handler asks for {kind}",
+                field=address,
             )
         return address, entry
 

@@ -44,7 +44,7 @@ class Scheduler:
             self._alarm = None
         runs, more = await self._claimer.due(min(room, self._settings.claim_batch))
         for run in runs:
-            self._crew.take(run, self._settings.lease_time.total_seconds())
+            self._crew.take(run, self._settings.lease_seconds)
         return 0.0 if more else await self._pause()
 
     async def wait(self, seconds: float) -> None:

@@ -50,7 +50,11 @@ class Session:
         store = Store(driver, settings, clock)
         try:
             await check_deployment(driver, clock, patience=settings.patience_seconds)
-            wakes = WakeChannel(driver, clock, sender=new_worker_id(), size=settings.wakes_size) if settings.wake_channel else None
+            wakes = (
+                WakeChannel(driver, clock, sender=new_worker_id(), size=settings.wakes_size)
+                if settings.wake_channel
+                else None
+            )
             runtime = Runtime(store, clock, Bus(), registry, settings, wakes)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
@@ -92,4 +96,6 @@ class Session:
             return None
         crew, look_at = (None, lambda _: None) if self.worker is None else (self.worker.crew, self.worker.look_at)
         listening = Listening(self.runtime.wakes, self.runtime.registry, self.runtime.bus, crew, look_at)
-        return asyncio.ensure_future(repeat("listening for wakes", listening.run_once, self.runtime.clock.sleep, Breaker()))
+        return asyncio.ensure_future(
+            repeat("listening for wakes", listening.run_once, self.runtime.clock.sleep, Breaker())
+        )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from streamline.domain.definition import Definition
+from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
-from streamline.domain.payloads import ANY, check_input
+from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
 from streamline.domain.transitions.birth import Order, claimed, queued
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
@@ -34,17 +35,16 @@ class Started:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How a run is to be started, as the caller said it."""
+class StartOptions(TypedDict, total=False):
+    """How a run is to be started, beside its workflow and input; see `Streamline.start`."""
 
-    idempotency_key: str | None = None
-    priority: int = 0
-    delay: timedelta | None = None
-    run_at: datetime | None = None
-    tags: Sequence[str] = ()
-    metadata: Mapping[str, Any] | None = None
-    run_id: str | None = None
+    idempotency_key: str | None
+    priority: int
+    delay: Duration | None
+    run_at: datetime | None
+    tags: Sequence[str]
+    metadata: Mapping[str, Any] | None
+    run_id: str | None
 
 
 class Starter:
@@ -54,7 +54,7 @@ class Starter:
         self._runtime = runtime
         self._worker = worker
 
-    async def start(self, definition: Definition, value: Any, wish: Wish, scope: Scope) -> Started:
+    async def start(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
 
         Raises:
@@ -62,8 +62,8 @@ class Starter:
                 of the allowed form; nothing is stored.
             IdempotencyConflict: A run with the chosen id exists.
         """
-        order = self._order(definition, value, wish, scope)
-        due_at = self._due_at(wish)
+        order = self._order(definition, value, options, scope)
+        due_at = self._due_at(options)
         for _ in range(_RACES):
             outcome = await self._insert(order, due_at)
             if outcome == "inserted":
@@ -75,43 +75,52 @@ class Starter:
         raise StoreUnavailable("the idempotency key changed hands too often")
 
     async def start_many(
-        self, definition: Definition, values: Sequence[Any], wish: Wish, scope: Scope
+        self, definition: Definition, values: Sequence[Any], options: StartOptions, scope: Scope
     ) -> list[Started]:
         """Start one queued run per input, all checked before the first is stored."""
-        orders = [self._order(definition, value, wish, scope) for value in values]
-        now, due_at = self._runtime.clock.now(), self._due_at(wish)
+        orders = [self._order(definition, value, options, scope) for value in values]
+        now, due_at = self._runtime.clock.now(), self._due_at(options)
         inserts = [self._statement(order, queued(order, now, due_at or now)) for order in orders]
         outcomes = await asyncio.shield(asyncio.ensure_future(self._runtime.store.insert_many(inserts)))
         self._announce(definition.route, due_at or now)
         return [await self._settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
 
-    def _order(self, definition: Definition, value: Any, wish: Wish, scope: Scope) -> Order:
+    def _order(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Order:
         encoded = check_input(definition.input, value)
         check_payload(self._runtime, definition.max_payload_bytes, encoded, "input")
-        key = wish.idempotency_key
+        if unknown := set(options) - StartOptions.__annotations__.keys():
+            raise TypeError(f"start() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        key, run_id = options.get("idempotency_key"), options.get("run_id")
         if key is None and definition.idempotency_key is not None:
-            key = definition.idempotency_key(definition.input.decode(encoded.value))
-        metadata = ANY.encode(check_metadata(wish.metadata or {}), "metadata")
-        check_payload(self._runtime, definition.max_payload_bytes, metadata, "metadata")
+            key = _derived_key(definition.idempotency_key, definition.input.decode(encoded.value))
+        metadata = self._metadata(definition, options.get("metadata"))
         return Order(
-            run_id=new_run_id() if wish.run_id is None else check_run_id(wish.run_id),
+            run_id=new_run_id() if run_id is None else check_run_id(run_id),
             definition=definition,
             input=encoded.value,
             weight=encoded.size + metadata.size,
-            priority=_checked_priority(wish.priority),
+            priority=_checked_priority(options.get("priority", 0)),
             tenant_id=scope.tenant_id,
             idempotency_key=None if key is None else check_key(key, "idempotency_key"),
-            tags=tuple(check_tags(wish.tags)),
+            tags=tuple(check_tags(options.get("tags", ()))),
             metadata=metadata.value,
         )
 
-    def _due_at(self, wish: Wish) -> datetime | None:
+    def _metadata(self, definition: Definition, metadata: Mapping[str, Any] | None) -> Encoded:
+        if metadata is None:
+            return NO_VALUE
+        encoded = ANY.encode(check_metadata(metadata), "metadata")
+        check_payload(self._runtime, definition.max_payload_bytes, encoded, "metadata")
+        return encoded
+
+    def _due_at(self, options: StartOptions) -> datetime | None:
         """Return when the run falls due, or None for at once."""
-        if wish.delay is not None and wish.run_at is not None:
+        delay, run_at = options.get("delay"), options.get("run_at")
+        if delay is not None and run_at is not None:
             raise InvalidPolicy("delay, run_at: give one of them", field="run_at")
-        if wish.run_at is not None and (not isinstance(wish.run_at, datetime) or wish.run_at.tzinfo is None):
+        if run_at is not None and (not isinstance(run_at, datetime) or run_at.tzinfo is None):
             raise InvalidPolicy("run_at: an aware datetime", field="run_at")
-        at = self._runtime.clock.now() + wish.delay if wish.delay is not None else wish.run_at
+        at = run_at if delay is None else self._runtime.clock.now() + parse_duration(delay, "delay")
         return None if at is None or at <= self._runtime.clock.now() else at
 
     async def _insert(self, order: Order, due_at: datetime | None) -> Inserted:
@@ -132,7 +141,7 @@ class Starter:
         def follow(stored: Answer) -> None:
             worker.crew.unreserve()
             if _is_inserted(stored):
-                worker.crew.take(run, worker.settings.lease_time.total_seconds(), sent)
+                worker.crew.take(run, worker.settings.lease_seconds, sent)
                 self._runtime.bus.publish(run["_id"], tuple(run["events"]))
 
         return follow
@@ -168,7 +177,9 @@ class Starter:
             return Started(order.run_id, created=True)
         winner = await self._winner(order)
         if winner is None:
-            raise IdempotencyConflict("idempotency_key: its run ended while this one was started", field="idempotency_key")
+            raise IdempotencyConflict(
+                "idempotency_key: its run ended while this one was started", field="idempotency_key"
+            )
         return Started(winner, created=False)
 
 
@@ -180,3 +191,12 @@ def _checked_priority(value: object) -> int:
 
 def _is_inserted(stored: Answer) -> bool:
     return not stored.cancelled() and stored.exception() is None and stored.result() == "inserted"
+
+
+def _derived_key(derive: Callable[[Any], str | None], value: Any) -> str | None:
+    try:
+        return derive(value)
+    except Exception as error:
+        raise InvalidKey(
+            f"idempotency_key: its function raised {type(error).__name__}", field="idempotency_key"
+        ) from error

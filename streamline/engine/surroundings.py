@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
 
 from streamline.clock import Clock
 from streamline.domain.definition import StepDefinition
 from streamline.domain.payloads import Encoded
 from streamline.engine.holding import Holding
+
+UNREAD: Final[Any] = object()
+
+
+@dataclass(slots=True)
+class Flags:
+    """What has become of an attempt, known to its context and to whoever judges it.
+
+    Args:
+        cancelled: The handler has been told to end.
+        closed: The attempt has ended; its context must not be used any more.
+        suspended: The timer the handler waits for: its key in the memo, and when it is due.
+        state: The run's state as the handler sees it; `UNREAD` until it is asked for.
+    """
+
+    cancelled: bool = False
+    closed: bool = False
+    suspended: tuple[str, datetime] | None = None
+    state: Any = UNREAD
+
+    def cancel(self) -> None:
+        """Note that the handler has been told to end."""
+        self.cancelled = True
 
 
 class Surroundings(Protocol):
@@ -17,6 +42,7 @@ class Surroundings(Protocol):
     holding: Holding
     step: StepDefinition
     threads: ThreadPoolExecutor
+    flags: Flags
 
     @property
     def clock(self) -> Clock:

@@ -26,7 +26,7 @@ class Sweeper:
         runs = await self._claimer.expired(room) if room else []
         for run in runs:
             logger.warning("run %s: its worker was lost; recovering (%d)", run["_id"], run["recovery_count"])
-            self._crew.take(run, self._settings.lease_time.total_seconds())
+            self._crew.take(run, self._settings.lease_seconds)
         if room and len(runs) == room:
             return 0.0
         return self._settings.beat_seconds * random.uniform(0.8, 1.2)

@@ -40,7 +40,7 @@ async def _take_all(runtime: Runtime, worker: ActiveWorker, max_runs: int | None
         if limit > len(runs):
             runs += (await worker.claimer.due(limit - len(runs), began))[0]
         for run in runs:
-            worker.crew.take(run, worker.settings.lease_time.total_seconds())
+            worker.crew.take(run, worker.settings.lease_seconds)
         taken += len(runs)
         if runs or not limit:
             await worker.crew.progress(left)

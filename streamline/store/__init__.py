@@ -8,4 +8,14 @@ from streamline.store.operations import Inserted
 from streamline.store.scope import EVERYTHING, Scope
 from streamline.store.wakes import Wake, WakeChannel
 
-__all__ = ["EVERYTHING", "Inserted", "Scope", "Store", "Wake", "WakeChannel", "check_deployment", "connect", "ensure_indexes"]
+__all__ = [
+    "EVERYTHING",
+    "Inserted",
+    "Scope",
+    "Store",
+    "Wake",
+    "WakeChannel",
+    "check_deployment",
+    "connect",
+    "ensure_indexes",
+]

@@ -55,7 +55,9 @@ def connect(
             field="target",
         )
     chosen = database or name or _default_database(client)
-    return Driver(client, chosen, prefix, owned=owned, call_seconds=settings.call_seconds, uri=target if owned else None)
+    return Driver(
+        client, chosen, prefix, owned=owned, call_seconds=settings.call_seconds, uri=target if owned else None
+    )
 
 
 def _client_of(uri: str, *, motor: bool) -> Any:
@@ -68,7 +70,9 @@ def _client_of(uri: str, *, motor: bool) -> Any:
             return AsyncIOMotorClient(uri, tz_aware=CODEC.tz_aware, **options)
         return AsyncMongoClient(uri, tz_aware=CODEC.tz_aware, **options)
     except (PyMongoError, ValueError) as error:
-        raise UnsafeDeployment(f"target: not a usable connection string ({type(error).__name__})", field="target") from error
+        raise UnsafeDeployment(
+            f"target: not a usable connection string ({type(error).__name__})", field="target"
+        ) from error
 
 
 def _kind(target: Any) -> Literal["AsyncDatabase"] | str:

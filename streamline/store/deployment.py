@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from pymongo.errors import PyMongoError
 
@@ -46,14 +47,16 @@ async def check_deployment(driver: Driver, clock: Clock, *, patience: float) -> 
         raise UnsafeDeployment("MongoDB 5.0 or newer is needed", field="target")
     replica_set = "setName" in hello or hello.get("msg") == "isdbgrid"
     if not replica_set:
-        logger.warning("the database is a standalone server: a run does not survive its loss, and there are no transactions")
+        logger.warning(
+            "the database is a standalone server: a run does not survive its loss, and there are no transactions"
+        )
     if hello.get("arbiters"):
         logger.warning("the replica set has an arbiter: majority writes stall when a data-bearing member is away")
     offset = clock.calibrate(hello["localTime"], round_trip=round_trip)
     return Deployment(replica_set, offset)
 
 
-async def _hello(driver: Driver, clock: Clock, patience: float) -> tuple[dict[str, object], float]:  # type: ignore[type-arg]
+async def _hello(driver: Driver, clock: Clock, patience: float) -> tuple[dict[str, Any], float]:
     deadline = clock.monotonic() + patience
     while True:
         sent = clock.monotonic()

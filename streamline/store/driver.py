@@ -50,7 +50,7 @@ class Driver:
     @property
     def options(self) -> Any:
         """The client's options, as PyMongo parsed them."""
-        # Any attribute of PyMongo's client that it does not know is a database: Motor's wrapped client must be asked for by type.
+        # An attribute that PyMongo's client does not know is a database: so Motor's is told by type.
         return self.client.options if isinstance(self.client, AsyncMongoClient) else self.client.delegate.options
 
     @property
@@ -86,7 +86,7 @@ class Driver:
             return list(await cursor.to_list(None))
 
     async def tail(self, collection: str, query: Mapping[str, Any], *, wait_seconds: float) -> AsyncIterator[Document]:
-        """Yield the documents of a capped collection that match, as they arrive; ends when the server ends the cursor."""
+        """Yield the documents of a capped collection that match, as they arrive, until the server ends the cursor."""
         readable = self.database.get_collection(collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY)
         cursor = readable.find(query, cursor_type=CursorType.TAILABLE_AWAIT)
         cursor = cursor.max_await_time_ms(int(wait_seconds * 1000))
@@ -109,7 +109,10 @@ class Driver:
 
     def _readable(self, collection: str) -> Any:
         return self.database.get_collection(
-            collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+            collection,
+            codec_options=CODEC,
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("majority"),
         )
 
 

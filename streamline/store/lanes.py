@@ -56,7 +56,7 @@ class Lanes(Generic[S, R]):
     def __init__(
         self, send: Callable[[list[S]], Awaitable[list[R | Exception]]], traffic: Traffic, *, batch: int
     ) -> None:
-        self._send = send
+        self._send: Callable[[list[S]], Awaitable[list[R | Exception]]] = send
         self._traffic = traffic
         self._batch = batch
         self._queue: deque[tuple[S, asyncio.Future[R]]] = deque()
@@ -70,7 +70,7 @@ class Lanes(Generic[S, R]):
         return len(self._queue)
 
     def carry(self, statement: S) -> asyncio.Future[R]:
-        """Send `statement` with others and return its answer to come; giving the answer up does not take the write back."""
+        """Send `statement` with others and return its answer to come; giving that up does not take the write back."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
         self._queue.append((statement, answer))

@@ -18,7 +18,32 @@ from streamline.errors import StoreUnavailable, StreamlineError, UnsafeDeploymen
 
 # Failovers, shutdowns, interrupted and timed-out operations: the same statement may succeed a moment later.
 _PASSING = frozenset(
-    {6, 7, 24, 50, 64, 89, 91, 112, 133, 175, 189, 202, 234, 262, 290, 317, 358, 384, 9001, 10107, 11600, 11602, 13435, 13436}
+    {
+        6,
+        7,
+        24,
+        50,
+        64,
+        89,
+        91,
+        112,
+        133,
+        175,
+        189,
+        202,
+        234,
+        262,
+        290,
+        317,
+        358,
+        384,
+        9001,
+        10107,
+        11600,
+        11602,
+        13435,
+        13436,
+    }
 )
 _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError", "RetryableError", "SystemOverloadedError")
 _DENIED = frozenset({13, 18, 8000})

@@ -25,7 +25,9 @@ def advance_run(run_id: str, change: Change, mark: str) -> Write:
     Guard: the change's own; for a driver the lease token, revision, cursor and step, for others revision and status.
     Index: _id.
     """
-    return Write("advance_run", {"_id": run_id, **compile_guard(change)}, compile_update(change, mark), mark, change.weight)
+    return Write(
+        "advance_run", {"_id": run_id, **compile_guard(change)}, compile_update(change, mark), mark, change.weight
+    )
 
 
 def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) -> WriteMany:

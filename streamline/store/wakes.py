@@ -119,7 +119,7 @@ def _portion(name: str, ids: set[str]) -> dict[str, list[str]]:
 
 
 def _read(document: dict[str, Any]) -> Wake:
-    due = {route: at for route, at in document.get("due", ())}
+    due = dict(document.get("due", ()))
     return Wake(due, tuple(document.get("ended", ())), tuple(document.get("fenced", ())))
 
 

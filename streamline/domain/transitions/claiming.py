@@ -17,7 +17,10 @@ def lease_of(worker: str, token: str, now: datetime, until: datetime, news: str 
 
 
 def take_due(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, by: datetime) -> Change:
-    """Return the claim of a run of one of the `routes` that is due `by` an instant; the attempt is counted here, before the handler can crash."""
+    """Return the claim of a run of one of the `routes` that is due `by` an instant.
+
+    The attempt is counted here, before the handler can crash.
+    """
     guard = {
         "route": OneOf(tuple(routes)),
         "status": OneOf(CLAIMABLE),

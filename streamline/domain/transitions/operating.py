@@ -29,7 +29,9 @@ def cancel(
     if keep_for and "cancelled" in keep_for:
         put["expire_at"] = now + keep_for["cancelled"]
     put |= _stopped_step(run)
-    return operated(run, now, put, ("run.cancelled", _without(told, "at")), drop=("lease", "due_at", "active_key", "paused"))
+    return operated(
+        run, now, put, ("run.cancelled", _without(told, "at")), drop=("lease", "due_at", "active_key", "paused")
+    )
 
 
 def retry(run: Document, now: datetime) -> Change:

@@ -8,10 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.payloads import Encoded
+from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.transitions.writing import Document, Entry, driven
-
-NO_VALUE = Encoded(None, 0)
 
 
 @dataclass(frozen=True, slots=True)
