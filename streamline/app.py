@@ -175,7 +175,7 @@ class Streamline:
             options: ``idempotency_key``: at most one active run of the workflow holds it, and every caller gets that
                 run's handle. ``priority``: larger goes first, then older; -2147483647 to 2147483647. ``delay``: how
                 long to wait before the first step. ``run_at``: aware instant before which it does not begin.
-                ``tags``: up to 32 strings to find the run by. ``metadata``: anything to keep with the run; keys without dots.
+                ``tags``: up to 32 strings to find the run by. ``metadata``: anything to keep with it, keys without dots.
                 ``run_id``: chosen id, default a time-ordered one.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Stands in for a payment provider: it fails at times, and charges an idempotency key once however often it is asked."""
+"""Stands in for a payment provider: it fails at times, and charges a key once, however often it is asked."""
 
 from __future__ import annotations
 

@@ -33,6 +33,11 @@ class Traffic:
         """Whether another command may leave."""
         return self.commands < self._lanes
 
+    @property
+    def idle(self) -> bool:
+        """Whether no command is in flight, and there is room for two."""
+        return self.commands == 0 and self._lanes > 1
+
     def join(self, queue: Lanes[Any, Any]) -> None:
         """Let a kind of statement share the lanes."""
         self._queues.append(queue)
@@ -110,7 +115,7 @@ class Lanes(Generic[S, R]):
     def _share(self) -> int:
         """Where no command is in flight, half of many leaves first: the server works on it while the rest is sent."""
         waiting = len(self._queue)
-        if self._traffic.commands == 0 and waiting >= _WORTH_HALVING:
+        if self._traffic.idle and waiting >= _WORTH_HALVING:
             waiting = (waiting + 1) // 2
         return min(self._batch, waiting)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from streamline import Streamline, StreamlineError
 from tests.stress.ledger import Ledger
-from tests.stress.target import Opening, tell_ledger
+from tests.stress.target import Opening, tell_log
 
 
 def start_runs(options: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def asking(
 async def _start_runs(options: dict[str, Any]) -> None:
     opening = Opening(**options["opening"])
     ledger = Ledger(opening.ledger, options["name"])
-    tell_ledger(ledger)
+    tell_log(ledger)
     async with opening.app(ledger) as app:
         ledger.write("ready")
         pending: set[asyncio.Task[None]] = set()

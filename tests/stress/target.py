@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamline import Settings, Streamline, Worker
+from streamline import Event, Settings, Streamline, Worker
 from tests.stress.flows import FLOWS
 from tests.stress.ledger import Ledger
 
@@ -68,7 +68,16 @@ class LogIntoLedger(logging.Handler):
         self._ledger.write("log", level=record.levelname, text=record.getMessage(), error=error)
 
 
-def tell_ledger(ledger: Ledger) -> None:
+def tell_events(app: Streamline, ledger: Ledger) -> None:
+    """Write down what an app learns to be stored: from then on it must last."""
+
+    def tell(event: Event) -> None:
+        ledger.write("acknowledged", run=event.run_id, type=event.type, step=event.step, attempt=event.attempt)
+
+    app.on("*", tell)
+
+
+def tell_log(ledger: Ledger) -> None:
     """Let the engine's log go into the ledger."""
     logger = logging.getLogger("streamline")
     logger.setLevel(logging.INFO)

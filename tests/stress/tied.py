@@ -1,4 +1,4 @@
-"""Run a command that the kernel kills when the process that asked for it ends: ``tied.py <pid of that process> command``.
+"""Run a command that the kernel kills when the process that asked for it ends: ``tied.py <its pid> command``.
 
 The wish to die with the parent belongs to the thread that began the child, and it survives exec: so ask for it here, in
 a program of its own, and only from the main thread of the test process, which lives as long as that does.

@@ -1,4 +1,4 @@
-"""A process that works on runs until it is killed: ``python -m tests.stress.worker_process '{"name": …, "opening": {…}}'``.
+"""A process that works on runs until it is killed: ``python -m tests.stress.worker_process '{"name": …}'``.
 
 With the argument ``nursery`` it becomes the process that forks the others: see `tests.stress.nursery`.
 """
@@ -11,9 +11,8 @@ import signal
 import sys
 from typing import Any
 
-from streamline import Event
 from tests.stress.ledger import Ledger
-from tests.stress.target import Opening, tell_ledger
+from tests.stress.target import Opening, tell_events, tell_log
 
 
 def work(options: dict[str, Any]) -> None:
@@ -23,16 +22,12 @@ def work(options: dict[str, Any]) -> None:
 
 async def _work(name: str, opening: Opening) -> None:
     ledger = Ledger(opening.ledger, name)
-    tell_ledger(ledger)
+    tell_log(ledger)
     asked_to_stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
 
-    def tell(event: Event) -> None:
-        # Told once the write was acknowledged: from here on it must last.
-        ledger.write("acknowledged", run=event.run_id, type=event.type, step=event.step, attempt=event.attempt)
-
     async with opening.app(ledger) as app:
-        app.on("*", tell)
+        tell_events(app, ledger)
         ledger.write("ready")
         await asked_to_stop.wait()
     ledger.write("stopped")
