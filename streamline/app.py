@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypedDict, Unpack, overload
 
 from typing_extensions import TypeVar
 
+from streamline.bus import Bus
 from streamline.clock import Clock, SystemClock
 from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, parse_duration
@@ -95,6 +96,7 @@ class Streamline:
         self._clock = clock or SystemClock()
         self._registry = Registry()
         self._server: EmbeddedServer | None = None
+        self._bus = Bus()
         self._session: Session | None = None
         for workflow in workflows:
             self.register(workflow)
@@ -132,15 +134,20 @@ class Streamline:
             StoreUnavailable: The database does not answer, or the embedded server does not start.
             UnsafeDeployment: The database or client is set up so that durability cannot be promised.
         """
-        self._session = await Session.open(
-            await self._resolved_target(),
-            self._database,
-            self.prefix,
-            self._settings,
-            self._clock,
-            self._registry,
-            self._worker,
-        )
+        try:
+            self._session = await Session.open(
+                await self._resolved_target(),
+                self._database,
+                self.prefix,
+                self._settings,
+                self._clock,
+                self._bus,
+                self._registry,
+                self._worker,
+            )
+        except BaseException:
+            await self._stop_server()
+            raise
         return self
 
     async def __aexit__(
@@ -150,9 +157,7 @@ class Streamline:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-        if self._server is not None:
-            await self._server.stop()
-            self._server = None
+        await self._stop_server()
 
     @overload
     async def start(
@@ -175,7 +180,7 @@ class Streamline:
             options: ``idempotency_key``: at most one active run of the workflow holds it, and every caller gets that
                 run's handle. ``priority``: larger goes first, then older; -2147483647 to 2147483647. ``delay``: how
                 long to wait before the first step. ``run_at``: aware instant before which it does not begin.
-                ``tags``: up to 32 strings to find the run by. ``metadata``: anything to keep with it, keys without dots.
+                ``tags``: up to 32 strings to find the run by. ``metadata``: to keep with it, keys without dots.
                 ``run_id``: chosen id, default a time-ordered one.
 
         Raises:
@@ -349,7 +354,7 @@ class Streamline:
         Returns:
             A function that ends it.
         """
-        return self._open_session.runtime.bus.on(event, callback)
+        return self._bus.on(event, callback)
 
     async def result_of(self, run_id: str, timeout: Duration | None = None) -> Any:
         """Return the output of a run once it is done; see `RunHandle.result`."""
@@ -386,6 +391,11 @@ class Streamline:
             return target
         self._server = target
         return await target.start()
+
+    async def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
 
     def _definition(self, workflow: Workflow[Any, Any, Any] | str) -> Definition:
         if isinstance(workflow, Workflow):

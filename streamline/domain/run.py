@@ -163,8 +163,8 @@ def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
 
 
 def read_output(document: Mapping[str, Any], definition: Definition | None) -> Any:
-    """Return the run's output, of its declared or its last step's type; None unless the run is done."""
-    if document.get("status") != "done":
+    """Return the run's output, of its last step's type; None unless the run is done and that step was not skipped."""
+    if document.get("status") != "done" or document["steps"][-1]["status"] != "done":
         return None
     if definition is None:
         return document.get("output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +20,14 @@ from streamline.engine.limits import check_payload
 from streamline.engine.memo import Suspension
 from streamline.engine.runtime import Runtime
 from streamline.engine.surroundings import UNREAD, Flags
-from streamline.errors import CorruptRun, PayloadTooLarge, SerializationError, StepTimeout, StreamlineError
+from streamline.errors import (
+    CorruptRun,
+    NonRetriableError,
+    PayloadTooLarge,
+    SerializationError,
+    StepTimeout,
+    StreamlineError,
+)
 from streamline.settings import Worker
 
 
@@ -49,12 +57,11 @@ class Attempt:
             return Failed(
                 CorruptRun(f"the stored input does not fit its type: {error.error_count()} errors"), final=True
             )
-        try:
-            if await self._is_unwanted(ctx):
-                return Skipped()
-        except Exception as error:  # noqa: BLE001 - whatever a predicate raises fails the step
-            return Failed(error, final=True)
-        ended = await self._invoke(ctx)
+        if self.step.skip_if is not None or self.step.run_if is not None:
+            asked = await self._invoke(self._is_unwanted, ctx, threaded=False)
+            if asked.value is not False:
+                return self._judge_predicate(asked)
+        ended = await self._invoke(self.step.handler, ctx, threaded=self.step.threaded)
         self.flags.closed = True
         return self._judge(ended)
 
@@ -63,11 +70,11 @@ class Attempt:
             return True
         return self.step.run_if is not None and not await settle_awaitable(self.step.run_if(ctx))
 
-    async def _invoke(self, ctx: Context[Any, Any]) -> Ended:
+    async def _invoke(self, handler: Callable[[Any], Any], ctx: Context[Any, Any], *, threaded: bool) -> Ended:
         invocation = Invocation(
-            self.step.handler,
+            handler,
             ctx,
-            threads=self.threads if self.step.threaded else None,
+            threads=self.threads if threaded else None,
             timeout=None if self.step.timeout is None else self.step.timeout.total_seconds(),
             grace=self._settings.grace_seconds,
             on_interrupt=self.flags.cancel,
@@ -77,6 +84,15 @@ class Attempt:
             return await invocation.outcome()
         finally:
             self.holding.handler = None
+
+    def _judge_predicate(self, asked: Ended) -> Outcome | None:
+        """A predicate is part of its step: what it raises fails that, and it cannot wait."""
+        if asked.value is True and asked.verdict is None:
+            return Skipped()
+        if self.flags.suspended is not None and asked.verdict is None:
+            return Failed(NonRetriableError("a predicate cannot sleep or wait"), final=True)
+        judged = self._judge(asked)
+        return Failed(judged.error, final=True) if isinstance(judged, Failed) else judged
 
     def _judge(self, ended: Ended) -> Outcome | None:
         if ended.verdict in ("lost", "cancelled") or self.holding.lost:

@@ -11,9 +11,11 @@ from typing import Any, Final
 from streamline.domain.annotations import return_codec
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.failures import is_worth_retrying
+from streamline.domain.payloads import ANY
 from streamline.domain.policies import RetryPolicy
 from streamline.engine.memo import Memo
 from streamline.engine.surroundings import Surroundings
+from streamline.engine.threads import call_guarded
 from streamline.errors import InvalidPolicy, StepTimeout
 
 MISSING: Final[Any] = object()
@@ -38,17 +40,18 @@ async def call_durably(
     codec = return_codec(fn, f"call {address}")
     if entry is None:
         seconds = None if timeout is None else parse_duration(timeout, "timeout", positive=True).total_seconds()
+        fresh: dict[str, Any] = {"kind": "call"}
         try:
-            value = await _carry_out(attempt, fn, args, retry or _ONCE, seconds)
+            encoded = codec.encode(await _carry_out(attempt, fn, args, retry or _ONCE, seconds), f"call {address}")
         except Exception:
             if default is MISSING:
                 raise
-            value = default
-        encoded = codec.encode(value, f"call {address}")
+            # What stands in for a result need not be of its type.
+            encoded, fresh["default"] = ANY.encode(default, f"default of call {address}"), True
         attempt.check_size(encoded, f"call {address}")
-        entry = {"kind": "call", "output": encoded.value}
+        entry = fresh | {"output": encoded.value}
         await memo.settle(address, entry, weight=encoded.size)
-    return codec.decode(entry["output"])
+    return (ANY if entry.get("default") else codec).decode(entry["output"])
 
 
 async def _carry_out(
@@ -71,7 +74,9 @@ async def _once(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, 
         async with limit:
             if inspect.iscoroutinefunction(fn):
                 return await fn(*args)
-            value = await asyncio.get_running_loop().run_in_executor(attempt.threads, fn, *args)
+            value, error = await asyncio.get_running_loop().run_in_executor(attempt.threads, call_guarded, fn, *args)
+            if error is not None:
+                raise error
             return await value if inspect.isawaitable(value) else value
     except TimeoutError as error:
         if limit.expired():

@@ -195,6 +195,10 @@ class Outputs(Mapping[str, Any]):
                 return definition.output.decode(stored.get("output"))
         raise StepOutputMissing(f"step {step_id!r} has no output", field="step")
 
+    def __contains__(self, step_id: object) -> bool:
+        """Return whether the step is done."""
+        return step_id in tuple(self)
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids of the steps that are done."""
         return (stored["id"] for stored in self._attempt.holding.run["steps"] if stored["status"] == "done")

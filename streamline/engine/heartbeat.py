@@ -23,19 +23,20 @@ class Heartbeat:
         self._period = settings.beat_seconds
         self._held = held
         self._last_pass: float | None = None
+        self._beating: asyncio.Future[None] | None = None
 
     async def run_once(self) -> float:
         """Extend every lease, give up those that are lost or can no longer be trusted, and return the pause."""
         self._watch_lag()
         holdings = list(self._held())
         if holdings:
-            beat = asyncio.ensure_future(self._beat(holdings))
+            beat = self._beating or asyncio.ensure_future(self._beat(holdings))
+            # While the database is away one beat stays under way; what it cannot keep is given up meanwhile.
             await asyncio.wait((beat,), timeout=self._period)
+            self._beating = None if beat.done() else beat
             self._give_up_unsafe()
             if beat.done():
                 beat.result()
-            else:
-                beat.add_done_callback(_swallow)
         self._last_pass = self._runtime.clock.monotonic()
         return self._period
 
@@ -74,8 +75,3 @@ class Heartbeat:
         if late > self._period:
             steps = sorted({h.run["steps"][h.run["cursor"]]["id"] for h in self._held() if h.handler is not None})
             logger.warning("the event loop was blocked for %.1f s; steps at work: %s", late, ", ".join(steps) or "none")
-
-
-def _swallow(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.debug("a late heartbeat failed: %s", type(task.exception()).__name__)

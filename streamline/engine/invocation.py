@@ -14,6 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from streamline.engine.threads import call_guarded
+
 Verdict = Literal["timeout", "stopping", "lost", "cancelled"]
 
 
@@ -92,7 +94,7 @@ class Invocation:
             task.add_done_callback(self._task_done)
             return task.cancel
         context = contextvars.copy_context()
-        work = threads.submit(context.run, _guarded_call, handler, argument)
+        work = threads.submit(context.run, call_guarded, handler, argument)
         # A thread cannot be cancelled: only its real end counts, and until then `ctx.cancelled` asks it to hurry.
         work.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._thread_done, done))
         return work.cancel
@@ -121,10 +123,3 @@ class Invocation:
 
     def _abandon(self) -> None:
         self._end(None, None, abandoned=True)
-
-
-def _guarded_call(handler: Callable[[Any], Any], argument: Any) -> tuple[Any, BaseException | None]:
-    try:
-        return handler(argument), None
-    except BaseException as error:  # noqa: BLE001 - a thread's SystemExit is an error like any other
-        return None, error

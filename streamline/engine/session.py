@@ -42,6 +42,7 @@ class Session:
         prefix: str,
         settings: Settings,
         clock: Clock,
+        bus: Bus,
         registry: Registry,
         worker: Worker | None,
     ) -> Self:
@@ -55,7 +56,7 @@ class Session:
                 if settings.wake_channel
                 else None
             )
-            runtime = Runtime(store, clock, Bus(), registry, settings, wakes)
+            runtime = Runtime(store, clock, bus, registry, settings, wakes)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
         except BaseException:

@@ -116,8 +116,10 @@ def events_are_whole(evidence: Evidence) -> Iterator[str]:
         told = [event["step"] for event in events if event["type"] == "step.done"]
         if told != list(FIVE) or events[0]["type"] != "run.created" or events[-1]["type"] != "run.done":
             yield f"run {run_id}: events {[event['type'] for event in events]}"
-        if sum(event["type"] == "run.recovered" for event in events) != document["recovery_count"]:
-            yield f"run {run_id}: {document['recovery_count']} recoveries, and not as many events of them"
+        # A worker that dies between its claim and its first write takes the news of that recovery with it.
+        recovered = sum(event["type"] == "run.recovered" for event in events)
+        if recovered > document["recovery_count"] or bool(recovered) is not bool(document["recovery_count"]):
+            yield f"run {run_id}: {document['recovery_count']} recoveries, {recovered} events of them"
 
 
 def recovered_from_the_dead_only(evidence: Evidence) -> Iterator[str]:

@@ -1,0 +1,117 @@
+"""Every example runs, as its docstring says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TESTED = {"hello.py", "orders/fulfil.py", "orders/payments.py", "fastapi_app.py"}
+ENOUGH_HOURS = 0.5 / 3600
+
+
+@pytest.fixture
+def database_uri(mongo_uri: str, database_name: str, client: Any) -> str:
+    """The server under test with the test's database, which `client` drops."""
+    return urlunsplit(urlsplit(mongo_uri)._replace(path=f"/{database_name}"))
+
+
+def run_example(name: str, uri: str | None) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "MONGODB_URI"}
+    if uri is not None:
+        environment["MONGODB_URI"] = uri
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_no_example_is_left_out() -> None:
+    assert {str(path.relative_to(EXAMPLES).as_posix()) for path in EXAMPLES.rglob("*.py")} == TESTED
+
+
+def test_hello_on_a_private_server() -> None:
+    assert run_example("hello.py", None) == "Hello, world!\n"
+
+
+def test_hello_is_small() -> None:
+    assert len((EXAMPLES / "hello.py").read_text(encoding="utf-8").splitlines()) < 40
+
+
+def test_orders(database_uri: str) -> None:
+    lines = run_example("orders/fulfil.py", database_uri).splitlines()
+    assert [line for line in lines if "refused" in line] == [
+        "line 4 refused: input.amount: Input should be greater than or equal to 1",
+        "line 7 refused: input.currency: Input should be 'EUR', 'GBP' or 'USD'",
+    ]
+    assert sum("set aside for SO-10" in line for line in lines) == 10
+    assert lines[-1].startswith("10 orders done, 10 charges, ")
+
+
+@pytest.fixture
+async def orders_api(database_uri: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setenv("MONGODB_URI", database_uri)
+    spec = importlib.util.spec_from_file_location("fastapi_app", EXAMPLES / "fastapi_app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fastapi_app", module)  # annotations are looked up there
+    spec.loader.exec_module(module)
+    transport = httpx.ASGITransport(module.api)
+    async with (
+        module.api.router.lifespan_context(module.api),
+        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+    ):
+        yield http
+
+
+async def test_fastapi_from_start_to_end(orders_api: httpx.AsyncClient) -> None:
+    order = {"order_id": "7", "amount": 5, "delivery_hours": ENOUGH_HOURS}
+    started = await orders_api.post("/orders", json=order)
+    again = await orders_api.post("/orders", json=order)
+    assert (started.status_code, started.json()["created"]) == (202, True)
+    assert again.json() == {**started.json(), "created": False}
+    path = f"/orders/{started.json()['run_id']}"
+    streamed = await orders_api.get(f"{path}/events")  # ends when the run does
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    kinds = [line.removeprefix("event: ") for line in streamed.text.splitlines() if line.startswith("event: ")]
+    assert kinds[-1] == "run.done"
+    assert kinds.count("step.done") == 2
+    run = (await orders_api.get(path)).json()
+    assert (run["status"], run["output"]) == ("done", "delivered reservation-7")
+    assert run["steps"] == {"reserve": "done", "deliver": "done"}
+    rest = await orders_api.get(f"{path}/events", headers={"Last-Event-ID": str(len(kinds) - 1)})
+    assert rest.text == f"id: {len(kinds)}\nevent: run.done\ndata: \n\n"
+
+
+async def test_fastapi_cancels(orders_api: httpx.AsyncClient) -> None:
+    started = await orders_api.post("/orders", json={"order_id": "8", "amount": 5, "delivery_hours": 1})
+    path = f"/orders/{started.json()['run_id']}"
+    cancelled = await orders_api.post(f"{path}/cancel", params={"reason": "changed my mind"})
+    assert cancelled.status_code == 202
+    assert cancelled.json()["status"] == "cancelled"
+    assert (await orders_api.get(path)).json()["status"] == "cancelled"
+
+
+async def test_fastapi_explains_what_is_wrong(orders_api: httpx.AsyncClient) -> None:
+    assert (await orders_api.post("/orders", json={"order_id": "9", "amount": 0})).status_code == 422
+    for method, path in (("GET", "/orders/none"), ("GET", "/orders/none/events"), ("POST", "/orders/none/cancel")):
+        missing = await orders_api.request(method, path)
+        assert missing.status_code == 404
+        assert missing.json()["code"] == "run.not_found"

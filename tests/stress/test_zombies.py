@@ -1,0 +1,117 @@
+"""A worker that was away longer than its lease comes back: it writes nothing, and what it was doing is ended.
+
+Away by SIGSTOP, or because a handler blocked the event loop and with it the heartbeat.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from tests.stress.deadline import until
+from tests.stress.evidence import Evidence, Runs, gather
+from tests.stress.fleet import Fleet
+from tests.stress.starter_process import asking
+from tests.stress.target import Opening
+
+LEASE = 0.6
+WORKER = {"lease": f"{LEASE}s", "concurrency": 20, "poll_interval": "200ms", "cancel_grace": "1s"}
+
+
+@pytest.fixture
+def opening(mongo_uri: str, database_name: str, fleet: Fleet) -> Opening:
+    return Opening(mongo_uri, database_name, str(fleet.ledger_path), (("holding", "holding", "1.0.0"),), WORKER)
+
+
+def begin(fleet: Fleet, runs: Runs, opening: Opening, inputs: list[dict[str, Any]]) -> None:
+    """Let a first worker begin all runs, and have a second one at hand."""
+    fleet.spawn("first", opening=asdict(opening))
+    fleet.spawn("starter", "starter", **without_name(asking({**asdict(opening), "worker": None}, "", inputs, workflow="holding")))
+    until(lambda: len(gather(runs, fleet.ledger_path).all("enter", by="first")) == len(inputs), within=20)
+    fleet.spawn("second", opening=asdict(opening))
+
+
+def without_name(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "name"}
+
+
+def taken_over(fleet: Fleet, runs: Runs, n: int, what: str) -> None:
+    """Wait until the second worker has done something for every run."""
+    until(lambda: len(gather(runs, fleet.ledger_path).all(what, by="second", step="hold")) == n, within=20)
+
+
+def nothing_was_overwritten(evidence: Evidence, n: int) -> None:
+    assert len(evidence.documents) == n
+    for run_id, run in evidence.documents.items():
+        assert run["status"] == "done", run
+        assert run["output"]["by"] == "second", run
+        assert run["recovery_count"] == 1, run
+        (told,) = evidence.acknowledged(run_id, "hold")
+        assert told["by"] == "second"
+        assert not [entry for entry in evidence.of(run_id, "enter", step="after") if entry["by"] != "second"]
+
+
+def unchanged_for(fleet: Fleet, runs: Runs, seconds: float) -> None:
+    """Let the zombie speak for so long, and see that what is stored stays as it is."""
+    before, deadline = runs.documents(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert runs.documents() == before
+        time.sleep(0.05)
+
+
+def test_a_zombie_that_has_finished_is_refused(fleet: Fleet, runs: Runs, opening: Opening) -> None:
+    """Its handlers return the moment it is continued, so that each of them tries to commit."""
+    n = 10
+    begin(fleet, runs, opening, [{"turns": 1, "turn": 1.0, "block": False} for _ in range(n)])
+    fleet.freeze("first")
+    runs.until_ended(n, within=20)
+    fleet.thaw("first")
+    until(lambda: len(gather(runs, fleet.ledger_path).all("exit", by="first")) == n, within=20, what="its handlers' end")
+    unchanged_for(fleet, runs, 2 * LEASE)
+    nothing_was_overwritten(gather(runs, fleet.ledger_path), n)
+
+
+def test_a_zombie_comes_back_in_the_middle_of_the_new_attempt(fleet: Fleet, runs: Runs, opening: Opening) -> None:
+    """Both hold the run for real: the old holder's output comes first, and still is not taken."""
+    n = 10
+    begin(fleet, runs, opening, [{"turns": 1, "turn": 1.5, "block": False} for _ in range(n)])
+    fleet.freeze("first")
+    taken_over(fleet, runs, n, "enter")
+    until(lambda: len(gather(runs, fleet.ledger_path).all("enter", by="second")) == n, within=5)
+    fleet.thaw("first")
+    runs.until_ended(n, within=20)
+    unchanged_for(fleet, runs, 2 * LEASE)
+    nothing_was_overwritten(gather(runs, fleet.ledger_path), n)
+
+
+def test_what_a_zombie_was_doing_is_cancelled(fleet: Fleet, runs: Runs, opening: Opening) -> None:
+    """Its handlers have much left to do when it is continued: they are told to end, and the worker is of use again."""
+    n = 5
+    begin(fleet, runs, opening, [{"turns": 600, "turn": 0.1, "block": False} for _ in range(n)])
+    fleet.freeze("first")
+    runs.until_ended(n, within=20)
+    fleet.thaw("first")
+    until(lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == n, within=10, what="cancellation")
+    unchanged_for(fleet, runs, 2 * LEASE)
+    evidence = gather(runs, fleet.ledger_path)
+    nothing_was_overwritten(evidence, n)
+    assert not evidence.all("exit", by="first")
+    fleet.kill("second")
+    more = asking({**asdict(opening), "worker": None}, "later", [{"turns": 1, "turn": 0.0, "block": False}], workflow="holding")
+    fleet.spawn(role="starter", **more)
+    runs.until_ended(n + 1, within=20)
+
+
+def test_a_blocked_event_loop_makes_a_zombie_too(fleet: Fleet, runs: Runs, opening: Opening) -> None:
+    """One handler blocks its process for longer than the lease; others in the same process lose their runs with it."""
+    blocking = {"turns": 1, "turn": 2.5, "block": True}
+    patient = {"turns": 600, "turn": 0.1, "block": False}
+    begin(fleet, runs, opening, [patient, patient, blocking])
+    runs.until_ended(3, within=20)
+    until(lambda: gather(runs, fleet.ledger_path).all("exit", by="first"), within=10, what="the end of the block")
+    until(lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == 2, within=10, what="cancellation")
+    unchanged_for(fleet, runs, 2 * LEASE)
+    nothing_was_overwritten(gather(runs, fleet.ledger_path), 3)
