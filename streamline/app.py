@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self, TypedDict, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from typing_extensions import TypeVar
 
@@ -24,40 +23,14 @@ from streamline.engine.starter import Started, StartOptions
 from streamline.engine.ticking import tick
 from streamline.errors import DefinitionError, RunCancelled, RunFailed, RunNotFound
 from streamline.handle import RunHandle
+from streamline.paging import Page, RunOptions
 from streamline.settings import Settings, Worker
 from streamline.store import EVERYTHING, statements
 from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
 from streamline.workflow import Workflow
 
-T = TypeVar("T")
 InputT = TypeVar("InputT", default=Any)
 OutputT = TypeVar("OutputT", default=Any)
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some of what was asked for.
-
-    Args:
-        items: In the order asked for.
-        next: Pass it as ``after`` for the page that follows; None where there is none.
-    """
-
-    items: tuple[T, ...]
-    next: str | None
-
-
-class RunOptions(TypedDict, total=False):
-    """Which runs to page through; see `Streamline.runs`."""
-
-    status: RunStatus | Sequence[RunStatus] | None
-    tags: str | Sequence[str] | None
-    match: Mapping[str, Any] | None
-    created_after: datetime | None
-    created_before: datetime | None
-    order: str
-    limit: int
-    after: str | None
 
 
 class Streamline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -51,7 +51,7 @@ class StepDecorator(Protocol[InputT, StateT]):
     """What ``@wf.step(...)`` returns: turns a handler into a step."""
 
     @overload
-    def __call__(self, fn: Callable[[Context[InputT, StateT]], Awaitable[T]], /) -> WorkflowStep[T]: ...
+    def __call__(self, fn: Callable[[Context[InputT, StateT]], Coroutine[Any, Any, T]], /) -> WorkflowStep[T]: ...
     @overload
     def __call__(self, fn: Callable[[Context[InputT, StateT]], T], /) -> WorkflowStep[T]: ...
 
@@ -109,7 +109,7 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         self._definition: Definition | None = None
 
     @overload
-    def step(self, fn: Callable[[Context[InputT, StateT]], Awaitable[T]], /) -> WorkflowStep[T]: ...
+    def step(self, fn: Callable[[Context[InputT, StateT]], Coroutine[Any, Any, T]], /) -> WorkflowStep[T]: ...
     @overload
     def step(self, fn: Callable[[Context[InputT, StateT]], T], /) -> WorkflowStep[T]: ...
     @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Generic, overload
 
@@ -101,7 +101,7 @@ class Context(Generic[InputT, StateT]):
     async def call(
         self,
         key: str,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from streamline.errors import StoreUnavailable
 
@@ -52,6 +52,14 @@ async def repeat(
             continue
         breaker.succeeded()
         await wait(pause)
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel loops and return when they have ended; a cancellation that a library swallows is repeated."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=1.0)
 
 
 def _report(name: str, error: Exception, *, repeated: bool) -> None:

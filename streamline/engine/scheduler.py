@@ -1,30 +1,32 @@
-"""Looking for due runs: at once when something says so, when the next one is known to fall due, or after a while."""
+"""Looking for runs to take: at once when something says so, when the next is known to fall due, or after a while."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import random
-from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from streamline.engine.claimer import Claimer
 from streamline.engine.crew import Crew
 from streamline.engine.runtime import Runtime
+from streamline.engine.sweeper import Sweeper
 from streamline.settings import Worker
 
 _GATHER_SECONDS = 0.002
 
 
 class Scheduler:
-    """Claims due runs while there is room for them."""
+    """Claims runs while there is room for them: those that lost their worker first, then the due ones."""
 
-    def __init__(self, runtime: Runtime, settings: Worker, claimer: Claimer, crew: Crew) -> None:
+    def __init__(self, runtime: Runtime, settings: Worker, claimer: Claimer, sweeper: Sweeper, crew: Crew) -> None:
         self._runtime = runtime
         self._settings = settings
         self._claimer = claimer
+        self._sweeper = sweeper
         self._crew = crew
-        self._changed = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
         self._now = False
         self._alarm: datetime | None = None
 
@@ -34,18 +36,20 @@ class Scheduler:
             self._now = True
         elif self._alarm is None or instant < self._alarm:
             self._alarm = instant
-        self._changed.set()
+        if self._news is not None:
+            settle(self._news)
 
     async def run_once(self) -> float:
-        """Claim what is due and fits; return the seconds until the next look is worthwhile."""
+        """Claim what is up for taking and fits; return the seconds until the next look is worthwhile."""
         room = await self._room()
         self._now = False
         if self._seconds_to_alarm() <= 0:
             self._alarm = None
-        runs, more = await self._claimer.due(min(room, self._settings.claim_batch))
-        for run in runs:
-            self._crew.take(run, self._settings.lease_seconds)
-        return 0.0 if more else await self._pause()
+        lost, more_lost = await self._sweeper.sweep(room)
+        self._take(lost)
+        due, more_due = await self._claimer.due(min(room - len(lost), self._settings.claim_batch))
+        self._take(due)
+        return 0.0 if more_lost or more_due else await self._pause()
 
     async def wait(self, seconds: float) -> None:
         """Return after `seconds`, or when `look_at` says that there is something to find."""
@@ -54,9 +58,17 @@ class Scheduler:
             left = min(deadline - self._runtime.clock.monotonic(), self._seconds_to_alarm())
             if left <= 0:
                 return
-            self._changed.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+            await self._hear_news(left)
+
+    async def _hear_news(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = loop.call_later(seconds, settle, self._news)
+        try:
+            await self._news
+        finally:
+            timer.cancel()
+            self._news = None
 
     async def _room(self) -> int:
         """Wait until runs fit; a backlog is better taken in batches than one by one, so let a little room gather."""
@@ -66,14 +78,26 @@ class Scheduler:
             await self._runtime.clock.sleep(_GATHER_SECONDS)
         return max(1, self._crew.room)
 
+    def _take(self, runs: list[dict[str, Any]]) -> None:
+        for run in runs:
+            self._crew.take(run, self._settings.lease_seconds)
+
     async def _pause(self) -> float:
         horizon = self._settings.poll_seconds
         found = await self._claimer.next_due(horizon)
         if found is None:
-            return horizon * random.uniform(0.8, 1.0)
-        return max(0.001, (found - self._runtime.clock.now()).total_seconds())
+            pause = horizon * random.uniform(0.8, 1.0)
+        else:
+            pause = max(0.001, (found - self._runtime.clock.now()).total_seconds())
+        return min(pause, self._sweeper.seconds_left())
 
     def _seconds_to_alarm(self) -> float:
         if self._alarm is None:
             return math.inf
         return (self._alarm - self._runtime.clock.now()).total_seconds()
+
+
+def settle(waiter: asyncio.Future[None]) -> None:
+    """End a wait that has not ended yet."""
+    if not waiter.done():
+        waiter.set_result(None)

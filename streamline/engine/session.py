@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any, Self
 
 from streamline.bus import Bus
@@ -10,7 +11,7 @@ from streamline.clock import Clock
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
 from streamline.engine.listening import Listening
-from streamline.engine.loops import Breaker, repeat
+from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.registry import Registry
 from streamline.engine.runtime import Runtime
 from streamline.engine.starter import Starter
@@ -32,7 +33,7 @@ class Session:
         self.control = Control(runtime, worker)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self._loop = asyncio.get_running_loop()
-        self._listening = self._listen()
+        self._listening: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(
@@ -59,6 +60,7 @@ class Session:
             runtime = Runtime(store, clock, bus, registry, settings, wakes)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
+            session.listen()
         except BaseException:
             await store.close()
             raise
@@ -81,22 +83,24 @@ class Session:
         if self.runtime.wakes is not None:
             await self.runtime.wakes.ensure()
 
+    def listen(self) -> None:
+        """Begin to hear the wakes of other processes."""
+        if self.runtime.wakes is None:
+            return
+        crew, look_at = (None, _ignore) if self.worker is None else (self.worker.crew, self.worker.look_at)
+        listening = Listening(self.runtime.wakes, self.runtime.registry, self.runtime.bus, crew, look_at)
+        loop = repeat("listening for wakes", listening.run_once, self.runtime.clock.sleep, Breaker())
+        self._listening.append(asyncio.ensure_future(loop))
+
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait((self._listening,))
+        await end(self._listening)
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()
         await self.runtime.store.close()
 
-    def _listen(self) -> asyncio.Task[None] | None:
-        if self.runtime.wakes is None:
-            return None
-        crew, look_at = (None, lambda _: None) if self.worker is None else (self.worker.crew, self.worker.look_at)
-        listening = Listening(self.runtime.wakes, self.runtime.registry, self.runtime.bus, crew, look_at)
-        return asyncio.ensure_future(
-            repeat("listening for wakes", listening.run_once, self.runtime.clock.sleep, Breaker())
-        )
+
+def _ignore(_: datetime) -> None:
+    """Nobody here takes runs."""

@@ -13,7 +13,7 @@ from streamline.engine.claimer import Claimer
 from streamline.engine.crew import Crew
 from streamline.engine.executor import Executor
 from streamline.engine.heartbeat import Heartbeat
-from streamline.engine.loops import Breaker, repeat
+from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.runtime import Runtime
 from streamline.engine.scheduler import Scheduler
 from streamline.engine.sweeper import Sweeper
@@ -34,8 +34,8 @@ class ActiveWorker:
         self.claimer = Claimer(runtime, settings, self.id)
         executor = Executor(runtime, settings, self._threads)
         self.crew = Crew(runtime, executor, settings.concurrency, self._parked)
-        self.scheduler = Scheduler(runtime, settings, self.claimer, self.crew)
-        self.sweeper = Sweeper(settings, self.claimer, self.crew)
+        sweeper = Sweeper(runtime.clock, settings, self.claimer)
+        self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
         self._loops: list[asyncio.Task[None]] = []
         self._accepting = False
@@ -43,9 +43,7 @@ class ActiveWorker:
     def start(self) -> None:
         """Begin to take runs."""
         self._accepting = True
-        sleep = self._runtime.clock.sleep
-        self._spawn("looking for due runs", self.scheduler.run_once, self.scheduler.wait)
-        self._spawn("looking for lost runs", self.sweeper.run_once, sleep)
+        self._spawn("looking for runs", self.scheduler.run_once, self.scheduler.wait)
         self.begin_to_beat()
 
     def begin_to_beat(self) -> None:
@@ -56,12 +54,12 @@ class ActiveWorker:
         """Take no more runs, let the held ones finish for `drain` seconds, then end and release them."""
         self._accepting = False
         *takers, beating = self._loops
-        await _end(takers)
+        await end(takers)
         await self.crew.finish(drain)
         for holding in self.crew.holdings:
             holding.stop()
         await self.crew.finish(self.settings.grace_seconds + self.settings.beat_seconds)
-        await _end([beating])
+        await end([beating])
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def reserve(self) -> bool:
@@ -83,10 +81,3 @@ class ActiveWorker:
         self, name: str, run_once: Callable[[], Awaitable[float]], wait: Callable[[float], Awaitable[None]]
     ) -> None:
         self._loops.append(asyncio.ensure_future(repeat(name, run_once, wait, Breaker())))
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)

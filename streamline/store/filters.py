@@ -49,7 +49,7 @@ class RunQuery:
         if self.workflow is not None:
             query["workflow"] = _text(self.workflow, "workflow")
         if self.status is not None:
-            query["status"] = {"$in": _statuses(self.status)}
+            query |= {"status": {"$in": _statuses(self.status)}}
         if self.tags is not None:
             query["tags"] = {"$all": _texts(self.tags, "tags")}
         created = _bounds(self.created_after, self.created_before)

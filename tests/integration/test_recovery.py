@@ -138,10 +138,9 @@ async def test_a_run_that_kills_its_workers_is_given_up(make_app: Any, runs: Any
     async def poison(ctx: Context[Any]) -> None:
         calls.append(ctx.attempt)
 
-    async with make_app(wf, worker=Worker(max_recoveries=allowed), clock=clock) as app:
+    async with make_app(wf, worker=Worker(max_recoveries=allowed, lease="400ms"), clock=clock) as app:
         handle = await app.start(wf, delay="1h", idempotency_key="k")
         await abandon(runs, handle.id, clock, recovery_count=allowed)
-        await app.tick()
         with pytest.raises(RunFailed) as caught:
             await handle.result("20s")
         run = await handle.get()
@@ -162,20 +161,18 @@ async def test_a_run_that_kills_its_workers_is_given_up(make_app: Any, runs: Any
 async def test_the_last_allowed_recovery_is_carried_out(make_app: Any, runs: Any) -> None:
     calls: list[Any] = []
     wf, clock = two_steps(calls), MovableClock()
-    async with make_app(wf, worker=Worker(max_recoveries=2), clock=clock) as app:
+    async with make_app(wf, worker=Worker(max_recoveries=2, lease="400ms"), clock=clock) as app:
         handle = await app.start(wf, delay="1h")
         await abandon(runs, handle.id, clock, recovery_count=1)
-        await app.tick()
         assert await handle.result("20s") == "one, two"
 
 
 async def test_a_given_up_run_can_be_retried(make_app: Any, runs: Any) -> None:
     calls: list[Any] = []
     wf, clock = two_steps(calls), MovableClock()
-    async with make_app(wf, worker=Worker(max_recoveries=0), clock=clock) as app:
+    async with make_app(wf, worker=Worker(max_recoveries=0, lease="400ms"), clock=clock) as app:
         handle = await app.start(wf, delay="1h")
         await abandon(runs, handle.id, clock)
-        await app.tick()
         assert (await handle.wait("20s")).error.code == "dead_lettered"
         await handle.retry()
         assert await handle.result("20s") == "one, two"
@@ -193,9 +190,11 @@ async def test_recoveries_do_not_use_up_the_attempts_of_a_step(make_app: Any, ru
             raise ValueError
         return "done"
 
-    async with make_app(wf, worker=Worker(), clock=clock) as app:
-        handle = await app.start(wf, delay="1h")
+    async with make_app(wf, worker=False, clock=clock) as app:
+        handle = await app.start(wf)
         await abandon(runs, handle.id, clock)
+        await app.tick()
+        clock.move(seconds=1)
         await app.tick()
         assert await handle.result("20s") == "done"
     assert calls == [2, 3]

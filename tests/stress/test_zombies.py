@@ -29,18 +29,13 @@ def opening(mongo_uri: str, database_name: str, fleet: Fleet) -> Opening:
 def begin(fleet: Fleet, runs: Runs, opening: Opening, inputs: list[dict[str, Any]]) -> None:
     """Let a first worker begin all runs, and have a second one at hand."""
     fleet.spawn("first", opening=asdict(opening))
-    fleet.spawn("starter", "starter", **without_name(asking({**asdict(opening), "worker": None}, "", inputs, workflow="holding")))
+    fleet.spawn(role="starter", **starting(opening, "starter", inputs))
     until(lambda: len(gather(runs, fleet.ledger_path).all("enter", by="first")) == len(inputs), within=20)
     fleet.spawn("second", opening=asdict(opening))
 
 
-def without_name(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "name"}
-
-
-def taken_over(fleet: Fleet, runs: Runs, n: int, what: str) -> None:
-    """Wait until the second worker has done something for every run."""
-    until(lambda: len(gather(runs, fleet.ledger_path).all(what, by="second", step="hold")) == n, within=20)
+def starting(opening: Opening, name: str, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    return asking({**asdict(opening), "worker": None}, name, inputs, workflow="holding")
 
 
 def nothing_was_overwritten(evidence: Evidence, n: int) -> None:
@@ -75,12 +70,13 @@ def test_a_zombie_that_has_finished_is_refused(fleet: Fleet, runs: Runs, opening
 
 
 def test_a_zombie_comes_back_in_the_middle_of_the_new_attempt(fleet: Fleet, runs: Runs, opening: Opening) -> None:
-    """Both hold the run for real: the old holder's output comes first, and still is not taken."""
-    n = 10
-    begin(fleet, runs, opening, [{"turns": 1, "turn": 1.5, "block": False} for _ in range(n)])
+    """The old holder's outputs come first, and still are not taken."""
+    n, turn = 10, 1.2 * LEASE
+    begin(fleet, runs, opening, [{"turns": 1, "turn": turn, "block": False} for _ in range(n)])
+    begun = time.monotonic()
     fleet.freeze("first")
-    taken_over(fleet, runs, n, "enter")
-    until(lambda: len(gather(runs, fleet.ledger_path).all("enter", by="second")) == n, within=5)
+    until(lambda: len(gather(runs, fleet.ledger_path).all("enter", by="second")) == n, within=10, what="recovery")
+    until(lambda: time.monotonic() > begun + turn, within=10)  # its handlers return as soon as it is continued
     fleet.thaw("first")
     runs.until_ended(n, within=20)
     unchanged_for(fleet, runs, 2 * LEASE)
@@ -100,8 +96,7 @@ def test_what_a_zombie_was_doing_is_cancelled(fleet: Fleet, runs: Runs, opening:
     nothing_was_overwritten(evidence, n)
     assert not evidence.all("exit", by="first")
     fleet.kill("second")
-    more = asking({**asdict(opening), "worker": None}, "later", [{"turns": 1, "turn": 0.0, "block": False}], workflow="holding")
-    fleet.spawn(role="starter", **more)
+    fleet.spawn(role="starter", **starting(opening, "later", [{"turns": 1, "turn": 0.0, "block": False}]))
     runs.until_ended(n + 1, within=20)
 
 

@@ -1,0 +1,63 @@
+"""Filling a collection: one real run of a kind is carried out, the others are its clones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Literal
+
+from bson import ObjectId
+from pymongo import AsyncMongoClient, WriteConcern
+
+from benchmarks.flows import noop, sleeper
+from benchmarks.pacing import pace
+from benchmarks.rows import Malfunction
+from streamline import Streamline
+
+Kind = Literal["finished", "parked"]
+
+_IN_A_COMMAND = 2_000
+_AGES = timedelta(days=30)
+
+
+async def fill(client: AsyncMongoClient[dict[str, Any]], app: Streamline, kind: Kind, count: int) -> None:
+    """Store `count` runs of a kind in the app's database."""
+    model = await (_finished(app) if kind == "finished" else _parked(app))
+    runs = client[app.database.name].get_collection(f"{app.prefix}.runs", write_concern=WriteConcern(1))
+    document = await runs.find_one({"_id": model})
+    if document is None:
+        raise Malfunction("a run that was started cannot be found")
+    batches = _batches(document, count)
+
+    async def insert(_: int) -> None:
+        await runs.insert_many(next(batches), ordered=False)
+
+    await pace(-(-count // _IN_A_COMMAND), 2, insert)
+
+
+def _batches(model: dict[str, Any], count: int) -> Iterator[list[dict[str, Any]]]:
+    for first in range(0, count, _IN_A_COMMAND):
+        yield [_clone(model) for _ in range(min(_IN_A_COMMAND, count - first))]
+
+
+def _clone(model: dict[str, Any]) -> dict[str, Any]:
+    moved = _AGES * random.random()
+    clone = {**model, "_id": f"clone{ObjectId()}", "created_at": model["created_at"] - moved}
+    if "due_at" in model:
+        clone["due_at"] = model["due_at"] + moved
+    return clone
+
+
+async def _finished(app: Streamline) -> str:
+    handle = await app.start(noop)
+    await handle.result("30s")
+    return handle.id
+
+
+async def _parked(app: Streamline) -> str:
+    handle = await app.start(sleeper)
+    for _ in range(1_000):
+        if await handle.status() == "waiting":
+            return handle.id
+    raise Malfunction("a run that sleeps was not parked")

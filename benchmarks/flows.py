@@ -1,0 +1,48 @@
+"""The workflows that are measured: their handlers do nothing, so what is left is the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamline import Context, Workflow
+
+STEPS = 3
+OUTPUT = 3
+
+noop: Workflow[Any, Any, Any] = Workflow("noop")
+
+
+@noop.step
+async def first(ctx: Context[Any]) -> int:
+    return 1
+
+
+@noop.step
+async def second(ctx: Context[Any]) -> int:
+    return 2
+
+
+@noop.step
+async def third(ctx: Context[Any]) -> int:
+    return OUTPUT
+
+
+sleeper: Workflow[Any, Any, Any] = Workflow("sleeper")
+
+
+@sleeper.step
+async def sleep(ctx: Context[Any]) -> None:
+    await ctx.sleep("30d")
+
+
+def single_step(entered: Callable[[str], None], name: str = "single") -> Workflow[Any, Any, Any]:
+    """Return a workflow of one step that tells the run's id to `entered` and does nothing else."""
+    workflow: Workflow[Any, Any, Any] = Workflow(name)
+
+    @workflow.step
+    async def only(ctx: Context[Any]) -> int:
+        entered(ctx.run_id)
+        return 1
+
+    return workflow
