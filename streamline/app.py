@@ -21,7 +21,7 @@ from streamline.engine.registry import Registry
 from streamline.engine.session import Session
 from streamline.engine.starter import Started, StartOptions
 from streamline.engine.ticking import tick
-from streamline.errors import DefinitionError, RunCancelled, RunFailed, RunNotFound
+from streamline.errors import DefinitionError, RunCancelled, RunFailed, RunNotFound, StreamlineError
 from streamline.handle import RunHandle
 from streamline.paging import Page, RunOptions
 from streamline.settings import Settings, Worker
@@ -107,6 +107,8 @@ class Streamline:
             StoreUnavailable: The database does not answer, or the embedded server does not start.
             UnsafeDeployment: The database or client is set up so that durability cannot be promised.
         """
+        if self._session is not None:
+            raise StreamlineError("the app is open already")
         try:
             self._session = await Session.open(
                 await self._resolved_target(),

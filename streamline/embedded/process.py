@@ -154,6 +154,8 @@ class GuardedProcess:
                     self._pid, self._spawns = pid, self._spawns + 1
                 case {"event": "exited", "code": int(code)}:
                     self._pid, self._code = None, code
+                case _:  # a newer guardian may say more
+                    pass
         except ValueError:  # not a report: the interpreter complains
             self._noise.append(line.decode(errors="replace").rstrip())
 

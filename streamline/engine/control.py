@@ -55,16 +55,21 @@ class Control:
     async def _operate(
         self, run_id: str, scope: Scope, decide: Callable[[dict[str, Any]], Change | None]
     ) -> tuple[dict[str, Any], bool]:
+        tried: Change | None = None
         for _ in range(_RACES):
             run = await self._runtime.read(run_id, scope)
             if run is None:
                 raise RunNotFound(f"no run {run_id!r}", field="run_id")
             check_run(run)
+            # A write whose answer was lost may have taken effect before others went on: its event tells.
+            if tried is not None and tried.events[-1] in run["events"]:
+                return run, True
             change = decide(run)
             if change is None:
                 return run, False
             if await self._runtime.commit(run, change, scope):
                 return run, True
+            tried = change
         raise StoreUnavailable(f"run {run_id}: somebody else changed it each time")
 
     def _announce(self, run: dict[str, Any]) -> None:

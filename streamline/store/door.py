@@ -119,7 +119,7 @@ class Store:
         if answer["n"] == len(batch):
             return [True] * len(batch)
         shown = await self._shown_marks([write.run_id for write in batch])
-        return [failed.get(i, shown.get(write.run_id) == write.mark) for i, write in enumerate(batch)]
+        return [failed.get(i, write.mark in shown.get(write.run_id, ())) for i, write in enumerate(batch)]
 
     async def _send_inserts(self, batch: list[Insert]) -> list[Inserted | Exception]:
         documents = [insert.document for insert in batch]
@@ -131,16 +131,18 @@ class Store:
         return [self._what_is_there(insert, taken.get(i), shown) for i, insert in enumerate(batch)]
 
     @staticmethod
-    def _what_is_there(insert: Insert, error: dict[str, Any] | None, shown: dict[str, str]) -> Inserted | Exception:
-        if error is None or shown.get(insert.run_id) == insert.mark:
+    def _what_is_there(
+        insert: Insert, error: dict[str, Any] | None, shown: dict[str, tuple[str, ...]]
+    ) -> Inserted | Exception:
+        if error is None or insert.mark in shown.get(insert.run_id, ()):
             return "inserted"
         if error["code"] != _DUPLICATE:
             return StoreUnavailable(f"the database refused a new run (code {error['code']})")
         return "id_taken" if insert.run_id in shown else "key_taken"
 
-    async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, str]:
+    async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = await self._persist(lambda: self.driver.find(self.driver.runs, statements.find_marks(run_ids)))
-        return {document["_id"]: document.get("mark", "") for document in found}
+        return {each["_id"]: (each.get("mark", ""), each.get("born", "")) for each in found}
 
     async def _update(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         return await self._write({"update": self.driver.runs, "updates": rows, "ordered": False})

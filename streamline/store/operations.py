@@ -47,7 +47,7 @@ class Insert:
     @property
     def mark(self) -> str:
         """What tells this insert's document from another's."""
-        return str(self.document["mark"])
+        return str(self.document["born"])
 
 
 @dataclass(frozen=True, slots=True)

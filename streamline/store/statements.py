@@ -112,11 +112,11 @@ def find_leases(run_ids: Sequence[str]) -> Find:
 
 
 def find_marks(run_ids: Sequence[str]) -> Find:
-    """Read whose writes the given runs show last.
+    """Read whose insert the given runs come from, and whose write they show last.
 
     Index: _id.
     """
-    return Find("find_marks", {"_id": {"$in": list(run_ids)}}, projection={"mark": 1})
+    return Find("find_marks", {"_id": {"$in": list(run_ids)}}, projection={"mark": 1, "born": 1})
 
 
 def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find:
@@ -165,7 +165,7 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     Guard: its id, and its idempotency key among the active runs of its tenant and workflow.
     Index: _id, runs_active_key.
     """
-    return Insert("insert_run", {**document, "mark": mark}, weight)
+    return Insert("insert_run", {**document, "born": mark}, weight)
 
 
 def list_statuses() -> tuple[str, ...]:

@@ -154,7 +154,7 @@ async def test_a_closed_app_refuses_every_verb(make_app: Any, use: Any) -> None:
 
 async def test_a_closed_app_has_no_database(make_app: Any) -> None:
     app = make_app(echoing())
-    for ask in (lambda: app.database, lambda: app.uri, lambda: app.on("*", print)):
+    for ask in (lambda: app.database, lambda: app.uri):
         with pytest.raises(AppClosed):
             ask()
 
@@ -180,7 +180,7 @@ async def test_what_is_no_target_is_refused(target: Any) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["http://localhost", "localhost:27017", "mongodb://", "mongodb://h:port", "mongodb://h/?w=nonsense&w=1x", "mongodb://[::1", "x"],
+    ["http://localhost", "localhost:27017", "mongodb://", "mongodb://h:port", "mongodb://[::1", "x"],
 )
 async def test_a_uri_that_makes_no_sense_is_refused(uri: str) -> None:
     with pytest.raises(UnsafeDeployment) as caught:
