@@ -13,6 +13,7 @@ from pymongo import AsyncMongoClient, WriteConcern
 from benchmarks.flows import noop, sleeper
 from benchmarks.pacing import pace
 from benchmarks.rows import Malfunction
+from benchmarks.waiting import until
 from streamline import Streamline
 
 Kind = Literal["finished", "parked"]
@@ -57,7 +58,9 @@ async def _finished(app: Streamline) -> str:
 
 async def _parked(app: Streamline) -> str:
     handle = await app.start(sleeper)
-    for _ in range(1_000):
-        if await handle.status() == "waiting":
-            return handle.id
-    raise Malfunction("a run that sleeps was not parked")
+
+    async def is_parked() -> bool:
+        return await handle.status() == "waiting"
+
+    await until(is_parked, "a run that sleeps is parked", within=30)
+    return handle.id

@@ -23,9 +23,10 @@ class Raw:
         self._revisions: list[int] = []
 
     async def prepare(self) -> None:
-        """Store what is updated."""
+        """Store what is updated, and let the driver open its connections."""
         self._revisions = [0] * LANES
         await self._lanes.insert_many([{"_id": lane, "rev": 0} for lane in range(LANES)])
+        await self.updates(2 * LANES)
 
     async def update(self, lane: int) -> None:
         """Carry out one guarded update."""

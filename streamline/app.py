@@ -152,11 +152,15 @@ class Streamline:
         Args:
             workflow: The workflow, or the name of a registered one.
             input: Of the workflow's input type, or what pydantic can read as such.
-            options: ``idempotency_key``: at most one active run of the workflow holds it, and every caller gets that
-                run's handle. ``priority``: larger goes first, then older; -2147483647 to 2147483647. ``delay``: how
-                long to wait before the first step. ``run_at``: aware instant before which it does not begin.
-                ``tags``: up to 32 strings to find the run by. ``metadata``: to keep with it, keys without dots.
-                ``run_id``: chosen id, default a time-ordered one.
+            options: How to start it.
+                ``idempotency_key``: at most one active run of the workflow holds it; all callers get that run's handle.
+                ``idempotency``: ``"active"``, the key is free again once the run has ended.
+                ``priority``: larger goes first, then older; -2147483647 to 2147483647.
+                ``delay``: how long to wait before the first step.
+                ``run_at``: aware instant before which the first step does not begin.
+                ``tags``: up to 32 strings to find the run by.
+                ``metadata``: anything to keep with the run; keys without dots.
+                ``run_id``: chosen id; default a time-ordered one.
 
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: An argument is not of the

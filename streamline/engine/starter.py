@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, parse_duration
@@ -39,6 +39,7 @@ class StartOptions(TypedDict, total=False):
     """How a run is to be started, beside its workflow and input; see `Streamline.start`."""
 
     idempotency_key: str | None
+    idempotency: Literal["active"]
     priority: int
     delay: Duration | None
     run_at: datetime | None
@@ -90,6 +91,8 @@ class Starter:
         check_payload(self._runtime, definition.max_payload_bytes, encoded, "input")
         if unknown := set(options) - StartOptions.__annotations__.keys():
             raise TypeError(f"start() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        if options.get("idempotency", "active") != "active":
+            raise InvalidKey('idempotency: "active"', field="idempotency")
         key, run_id = options.get("idempotency_key"), options.get("run_id")
         if key is None and definition.idempotency_key is not None:
             key = _derived_key(definition.idempotency_key, definition.input.decode(encoded.value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from streamline import Streamline, StreamlineError
@@ -24,6 +25,7 @@ def asking(
     workflow: str = "five",
     keys: list[str] | None = None,
     at_once: int = 1,
+    not_before: float = 0.0,
 ) -> dict[str, Any]:
     """Return the options of a starter.
 
@@ -35,9 +37,10 @@ def asking(
         workflow: Name of the workflow.
         keys: One idempotency key per run.
         at_once: How often each run is asked for at the same time, by as many tasks.
+        not_before: Monotonic instant of the first start, for starters that are to race.
     """
     order = {"inputs": inputs, "every": every, "workflow": workflow, "keys": keys, "at_once": at_once}
-    return {"name": name, "opening": opening, **order}
+    return {"name": name, "opening": opening, "not_before": not_before, **order}
 
 
 async def _start_runs(options: dict[str, Any]) -> None:
@@ -46,6 +49,7 @@ async def _start_runs(options: dict[str, Any]) -> None:
     tell_log(ledger)
     async with opening.app(ledger) as app:
         ledger.write("ready")
+        await asyncio.sleep(max(0.0, options["not_before"] - time.monotonic()))
         pending: set[asyncio.Task[None]] = set()
         for i, value in enumerate(options["inputs"]):
             key = None if options["keys"] is None else options["keys"][i]

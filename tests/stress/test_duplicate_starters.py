@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,10 +42,10 @@ def test_processes_ask_for_the_same_runs(
     """Eight processes ask for the same fifty runs, each for every run twice at once; or they work on them as well."""
     worker = {"lease": "20s", "concurrency": 100} if working else None
     opening = Opening(mongo_uri, database_name, str(fleet.ledger_path), PARKING, worker)
-    names = [f"starter{i}" for i in range(8)]
+    names, begin = [f"starter{i}" for i in range(8)], time.monotonic() + 2.0
+    wishes: dict[str, Any] = {"workflow": "parking", "keys": KEYS, "at_once": 2, "not_before": begin}
     for name in names:
-        order = asking(asdict(opening), name, [None] * len(KEYS), workflow="parking", keys=KEYS, at_once=2)
-        fleet.spawn(role="starter", **order)
+        fleet.spawn(role="starter", **asking(asdict(opening), name, [None] * len(KEYS), **wishes))
     for name in names:
         assert fleet.wait(name, within=60) == 0
     one_run_for_each_key(gather(runs, fleet.ledger_path), callers=16)
