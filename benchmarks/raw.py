@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class Raw:
         self._lanes = client[database].get_collection("raw", write_concern=durable)
         self._runs = client[database].get_collection("raw_runs", write_concern=durable)
         self._revisions: list[int] = []
+        self._numbers = itertools.count()
 
     async def prepare(self) -> None:
         """Store what is updated, and let the driver open its connections."""
@@ -40,11 +42,9 @@ class Raw:
 
     async def ceilings(self, count: int, steps: int) -> Pace:
         """Carry out what a run of so many steps needs at least, 64 in flight: an insert and an update per step."""
-        numbers = iter(range(count))
-        await self._runs.drop()
 
         async def one(_: int) -> None:
-            number = next(numbers)
+            number = next(self._numbers)
             await self._runs.insert_one({"_id": number, "rev": 0})
             for rev in range(steps):
                 await _advance(self._runs, number, rev)

@@ -14,6 +14,7 @@ from streamline.bus import Bus
 from streamline.clock import Clock, SystemClock
 from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.names import check_prefix
 from streamline.domain.run import Event, Run, read_output, read_run
 from streamline.domain.statuses import RunStatus
 from streamline.embedded import EmbeddedServer
@@ -21,10 +22,10 @@ from streamline.engine.registry import Registry
 from streamline.engine.session import Session
 from streamline.engine.starter import Started, StartOptions
 from streamline.engine.ticking import tick
-from streamline.errors import DefinitionError, RunCancelled, RunFailed, RunNotFound, StreamlineError
+from streamline.errors import DefinitionError, InvalidPolicy, RunCancelled, RunFailed, RunNotFound, StreamlineError
 from streamline.handle import RunHandle
 from streamline.paging import Page, RunOptions
-from streamline.settings import Settings, Worker
+from streamline.settings import Settings, Worker, checked_settings, checked_worker
 from streamline.store import EVERYTHING, statements
 from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
 from streamline.workflow import Workflow
@@ -61,11 +62,11 @@ class Streamline:
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.prefix = prefix
+        self.prefix = check_prefix(prefix)
         self._target = target
         self._database = database
-        self._worker = (Worker() if worker else None) if isinstance(worker, bool) else worker
-        self._settings = settings or Settings()
+        self._worker = checked_worker(worker)
+        self._settings = checked_settings(settings)
         self._clock = clock or SystemClock()
         self._registry = Registry()
         self._server: EmbeddedServer | None = None
@@ -317,6 +318,8 @@ class Streamline:
             budget: After so long no more runs are taken, and unfinished ones are released.
         """
         seconds = None if budget is None else parse_duration(budget, "budget").total_seconds()
+        if max_runs is not None and (isinstance(max_runs, bool) or not isinstance(max_runs, int) or max_runs < 0):
+            raise InvalidPolicy("max_runs: a whole number of at least 0", field="max_runs")
         return await tick(self._open_session.runtime, self._worker or Worker(), max_runs=max_runs, budget=seconds)
 
     async def ensure_indexes(self) -> None:

@@ -141,3 +141,19 @@ def _whole(owner: Worker | Settings, name: str, low: int, high: int) -> None:
     value = getattr(owner, name)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidPolicy(f"{name}: a whole number from {low} to {high}", field=name)
+
+
+def checked_worker(worker: bool | Worker) -> Worker | None:
+    """Return how a process works, None for not at all; raise `InvalidPolicy` where that is not said."""
+    if isinstance(worker, bool):
+        return Worker() if worker else None
+    if not isinstance(worker, Worker):
+        raise InvalidPolicy("worker: True, False or a Worker", field="worker")
+    return worker
+
+
+def checked_settings(settings: Settings | None) -> Settings:
+    """Return the settings, default ones for None; raise `InvalidPolicy` for anything else."""
+    if settings is not None and not isinstance(settings, Settings):
+        raise InvalidPolicy("settings: a Settings", field="settings")
+    return settings or Settings()

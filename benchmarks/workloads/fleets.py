@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -28,11 +28,15 @@ class Drain:
         rate: Runs per second, from the first step's beginning to the last run's end.
         lost: Share of the runs picked by claims that another process had won.
         repeated: Steps that were executed more than once.
+        cpu: Seconds of the workers' CPU per run.
+        commands: Commands per run.
     """
 
     rate: float
     lost: float
     repeated: int
+    cpu: float
+    commands: float
 
 
 async def measure(stage: Stage) -> list[Row]:
@@ -57,8 +61,9 @@ def _rows(size: int, alone: list[Drain], fleet: list[Drain]) -> list[Row]:
     ratios = [drain.rate / single.rate for drain, single in zip(fleet, alone, strict=True)]
     lost = median(drain.lost for drain in fleet) * 100
     shown = f"{many:,.0f} runs/s; one process {one:,.0f}"
+    detail = {"alone": [asdict(drain) for drain in alone], "fleet": [asdict(drain) for drain in fleet]}
     return [
-        ratio_row("W6", f"{size} processes / one process", shown, ratios, at_least(1.2, 0.9)),
+        ratio_row("W6", f"{size} processes / one process", shown, ratios, at_least(1.2, 0.9), **detail),
         Row("W6", f"{size} processes: lost claims", f"{lost:.1f} %", lost, at_most(5, 15, unit="%"), unit="%"),
     ]
 
@@ -88,6 +93,7 @@ async def _drain_queue(stage: Stage, database: str, size: int, ledger: Ledger) -
         ended_ns = time.monotonic_ns()
         reports = [await each.ask("report") for each in workers]
     entries = ledger.entries()
-    picked, won = (sum(report[name] for report in reports) for name in ("picked", "won"))
+    picked, won, cpu, commands = (sum(r[name] for r in reports) for name in ("picked", "won", "cpu", "commands"))
     seconds = (ended_ns - entries[0].at_ns) / 1e9
-    return Drain(count / seconds, 1 - won / picked if picked else 0.0, duplicates(entries))
+    lost = 1 - won / picked if picked else 0.0
+    return Drain(count / seconds, lost, duplicates(entries), cpu / count, commands / count)

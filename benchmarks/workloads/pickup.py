@@ -15,7 +15,11 @@ from benchmarks.stage import Stage
 async def measure(stage: Stage) -> list[Row]:
     """Measure from the start's return to the first step's beginning; both processes read the machine's one clock."""
     entered: dict[str, int] = {}
-    flow = single_step(lambda run_id: entered.setdefault(run_id, time.monotonic_ns()) and None, "pickup")
+
+    def enter(run_id: str) -> None:
+        entered.setdefault(run_id, time.monotonic_ns())
+
+    flow = single_step(enter, "pickup")
     count = stage.sizes.pickups * stage.rounds
     async with (
         stage.database("w3") as database,

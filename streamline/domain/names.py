@@ -16,6 +16,7 @@ KEY_MAX = 256
 TAGS_MAX = 32
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}", re.ASCII)
 
 
@@ -35,6 +36,13 @@ def check_version(value: object, field: str = "version") -> str:
         raise InvalidName(
             f"{field}: 1 to 64 letters, digits and . + _ -, beginning with a letter or digit", field=field
         )
+    return value
+
+
+def check_prefix(value: object) -> str:
+    """Return `value` if the names of collections may begin with it; raise `InvalidName` otherwise."""
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise InvalidName("prefix: 1 to 64 letters, digits and . _ -, beginning with a letter", field="prefix")
     return value
 
 

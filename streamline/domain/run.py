@@ -124,7 +124,7 @@ def read_run(document: Mapping[str, Any], definition: Definition | None) -> Run:
 def read_event(run_id: str, stored: Mapping[str, Any]) -> Event:
     """Return the event that an entry of a run's ring holds."""
     known = ("seq", "type", "at", "step", "attempt")
-    data = {name: value for name, value in stored.items() if name not in known}
+    data = {name: value for name, value in stored.items() if name not in (*known, "mark")}
     return Event(run_id, **{name: stored[name] for name in known if name in stored}, data=data)
 
 

@@ -2,55 +2,81 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.transitions.claiming import lease_of, take_due, take_expired
+from streamline.engine.crew import Crew
 from streamline.engine.runtime import Runtime
 from streamline.ids import new_token
 from streamline.settings import Worker
 from streamline.store import statements
 
+logger = logging.getLogger("streamline.engine")
+
 _CROWDED_WINDOW = 4
+_UNCROWDED_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim came to.
+
+    Args:
+        count: How many runs were won; the crew drives them already.
+        more: Whether there may be more to claim.
+    """
+
+    count: int = 0
+    more: bool = False
 
 
 class Claimer:
-    """Claims runs for one worker.
+    """Claims runs for one worker and hands them to its crew, never more than there is room for.
 
     Where other workers take some of what was found, the next search looks at a wider window and picks from it at
     random, so that workers stop meeting at the head of the queue.
     """
 
-    def __init__(self, runtime: Runtime, settings: Worker, worker_id: str) -> None:
+    def __init__(self, runtime: Runtime, settings: Worker, worker_id: str, crew: Crew) -> None:
         self._runtime = runtime
         self._settings = settings
         self._worker_id = worker_id
+        self._crew = crew
         self._crowded = False
 
     def new_lease(self, now: datetime, news: str | None = None) -> dict[str, Any]:
         """Return a lease of this worker from now on."""
         return lease_of(self._worker_id, new_token(), now, now + self._settings.lease_time, news)
 
-    async def due(self, limit: int, by: datetime | None = None) -> tuple[list[dict[str, Any]], bool]:
-        """Claim runs that are due by an instant, default now; return those won, and whether there are more."""
+    async def due(self, limit: int, by: datetime | None = None) -> Claimed:
+        """Claim runs that are due by an instant, default now, `limit` at most."""
         now, routes = self._runtime.clock.now(), self._runtime.registry.routes
         by = now if by is None else by
         window = limit * _CROWDED_WINDOW if self._crowded else limit
         found = await self._runtime.store.run(statements.find_due(routes, by, window))
         ids = [document["_id"] for document in found]
         picked = ids if len(ids) <= limit else random.sample(ids, limit)
-        won = await self._take(picked, take_due(routes, now, self.new_lease(now, "claimed"), by=by))
-        self._crowded = len(won) < 0.9 * len(picked)
-        return won, len(ids) >= window
+        count = await self._take(picked, "claimed", lambda now, lease: take_due(routes, now, lease, by=by))
+        self._crowded = count < _UNCROWDED_SHARE * len(picked)
+        # What was found and cannot be taken must not be looked for again at once.
+        left_over = len(ids) >= window or count < len(picked)
+        return Claimed(count, more=left_over and (count > 0 or not self._crew.room))
 
-    async def expired(self, limit: int) -> list[dict[str, Any]]:
+    async def expired(self, limit: int) -> Claimed:
         """Claim runs whose worker no longer beats, `limit` at most."""
         now, routes = self._runtime.clock.now(), self._runtime.registry.routes
         found = await self._runtime.store.run(statements.find_expired(routes, now, limit))
         ids = [document["_id"] for document in found]
-        return await self._take(ids, take_expired(routes, now, self.new_lease(now, "recovered")))
+        count = await self._take(ids, "recovered", lambda now, lease: take_expired(routes, now, lease))
+        if count:
+            logger.warning("%d runs had lost their worker and were taken over", count)
+        return Claimed(count, more=len(ids) >= limit and count > 0)
 
     async def next_due(self, within: float) -> datetime | None:
         """Return the first instant within so many seconds at which a run falls due, if there is one."""
@@ -59,10 +85,21 @@ class Claimer:
         found = await self._runtime.store.run(statements.find_next_due(self._runtime.registry.routes, now, until))
         return found[0]["due_at"] if found else None
 
-    async def _take(self, ids: list[str], change: Change) -> list[dict[str, Any]]:
-        if not ids:
-            return []
-        token: str = change.put["lease"]["token"]
+    async def _take(self, ids: list[str], news: str, change: Callable[[datetime, dict[str, Any]], Change]) -> int:
+        kept = self._crew.reserve(len(ids))
+        if not kept:
+            return 0
+        # The leases count from before the claim is sent, whenever it is answered.
+        safe_until, now = self._runtime.clock.monotonic() + self._settings.lease_seconds, self._runtime.clock.now()
+        try:
+            runs = await self._claim(ids[:kept], change(now, self.new_lease(now, news)))
+        finally:
+            self._crew.unreserve(kept)
+        for run in runs:
+            self._crew.take(run, safe_until)
+        return len(runs)
+
+    async def _claim(self, ids: list[str], change: Change) -> list[dict[str, Any]]:
         # How many matched does not matter: the token tells, even where the answer to the claim itself was lost.
         await self._runtime.store.run(statements.claim_runs(ids, change))
-        return await self._runtime.store.run(statements.find_claimed(ids, token))
+        return await self._runtime.store.run(statements.find_claimed(ids, change.put["lease"]["token"]))

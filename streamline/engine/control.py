@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from streamline.domain.change import Change
@@ -67,10 +68,16 @@ class Control:
             change = decide(run)
             if change is None:
                 return run, False
+            change = self._signed(change)
             if await self._runtime.commit(run, change, scope):
                 return run, True
             tried = change
         raise StoreUnavailable(f"run {run_id}: somebody else changed it each time")
+
+    def _signed(self, change: Change) -> Change:
+        """Give the change's event a mark, so that it cannot be taken for that of another caller who did the same."""
+        *others, last = change.events
+        return replace(change, events=(*others, {**last, "mark": self._runtime.store.new_mark()}))
 
     def _announce(self, run: dict[str, Any]) -> None:
         due_at = run.get("due_at")

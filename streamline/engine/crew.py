@@ -11,6 +11,7 @@ from typing import Any
 from streamline.engine.executor import Executor
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
+from streamline.settings import Worker
 
 logger = logging.getLogger("streamline.engine")
 
@@ -21,16 +22,16 @@ class Crew:
     Args:
         runtime: The app's parts.
         executor: Drives one run.
-        concurrency: Runs driven at once.
+        settings: How many runs are driven at once, and claimed by one statement.
         on_parked: Told when a run that was driven here falls due again.
     """
 
     def __init__(
-        self, runtime: Runtime, executor: Executor, concurrency: int, on_parked: Callable[[dict[str, Any]], None]
+        self, runtime: Runtime, executor: Executor, settings: Worker, on_parked: Callable[[dict[str, Any]], None]
     ) -> None:
         self._runtime = runtime
         self._executor = executor
-        self._concurrency = concurrency
+        self._settings = settings
         self._on_parked = on_parked
         self._reserved = 0
         self._tasks: dict[asyncio.Task[None], Holding] = {}
@@ -40,7 +41,12 @@ class Crew:
     @property
     def room(self) -> int:
         """How many more runs fit."""
-        return max(0, self._concurrency - len(self._tasks) - self._reserved)
+        return max(0, self._settings.concurrency - len(self._tasks) - self._reserved)
+
+    @property
+    def limit(self) -> int:
+        """How many runs the next claim may take."""
+        return min(self.room, self._settings.claim_batch)
 
     @property
     def holdings(self) -> list[Holding]:
@@ -56,35 +62,27 @@ class Crew:
         if run_id in self._by_run:
             self._by_run[run_id].lose("cancelled")
 
-    def reserve(self) -> bool:
-        """Keep a place for a run that is about to be inserted as claimed; return False where there is none."""
-        if not self.room:
-            return False
-        self._reserved += 1
-        return True
+    def reserve(self, wanted: int) -> int:
+        """Keep places for runs that are about to be claimed; return how many of those wanted there are."""
+        kept = min(wanted, self.room)
+        self._reserved += kept
+        return kept
 
-    def unreserve(self) -> None:
-        """Give a reserved place back."""
-        self._reserved -= 1
+    def unreserve(self, kept: int) -> None:
+        """Give reserved places back, to be filled or not."""
+        self._reserved -= kept
         self._room_made.set()
 
     async def made_room(self) -> None:
         """Return when a place has become free."""
-        self._room_made.clear()
-        if not self.room:
+        while not self.room:
+            self._room_made.clear()
             await self._room_made.wait()
 
-    def take(self, run: dict[str, Any], lease_seconds: float, sent: float | None = None) -> None:
-        """Drive a run that this worker has claimed.
-
-        Args:
-            run: The document.
-            lease_seconds: For how long the claim holds.
-            sent: Monotonic instant before which the claim cannot have taken effect; default now.
-        """
+    def take(self, run: dict[str, Any], safe_until: float) -> None:
+        """Drive a run that this worker has claimed, as long as the monotonic instant `safe_until` has not come."""
         definition = self._runtime.registry.required(run["workflow"], run["version"])
-        began = self._runtime.clock.monotonic() if sent is None else sent
-        holding = Holding(self._runtime, run, definition, began + lease_seconds)
+        holding = Holding(self._runtime, run, definition, safe_until)
         task = asyncio.ensure_future(self._executor.drive(holding))
         self._tasks[task] = holding
         self._by_run[run["_id"]] = holding

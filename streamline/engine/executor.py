@@ -40,6 +40,10 @@ class Executor:
             await self._quarantine(holding, error)
 
     async def _step(self, holding: Holding) -> None:
+        if self.runtime.clock.monotonic() >= holding.safe_until:
+            # Answered too late, or blocked too long: somebody else may have the run by now.
+            holding.lose()
+            return
         step = next_step(holding.run, holding.definition)
         if holding.run["recovery_count"] > self.settings.max_recoveries:
             await holding.commit(lambda run: dead_letter(run, self._ending(holding)))

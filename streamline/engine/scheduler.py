@@ -6,9 +6,8 @@ import asyncio
 import math
 import random
 from datetime import datetime
-from typing import Any
 
-from streamline.engine.claimer import Claimer
+from streamline.engine.claimer import Claimed, Claimer
 from streamline.engine.crew import Crew
 from streamline.engine.runtime import Runtime
 from streamline.engine.sweeper import Sweeper
@@ -41,15 +40,13 @@ class Scheduler:
 
     async def run_once(self) -> float:
         """Claim what is up for taking and fits; return the seconds until the next look is worthwhile."""
-        room = await self._room()
+        await self._room()
         self._now = False
         if self._seconds_to_alarm() <= 0:
             self._alarm = None
-        lost, more_lost = await self._sweeper.sweep(room)
-        self._take(lost)
-        due, more_due = await self._claimer.due(min(room - len(lost), self._settings.claim_batch))
-        self._take(due)
-        return 0.0 if more_lost or more_due else await self._pause()
+        lost = await self._sweeper.sweep()
+        due = await self._claimer.due(limit) if (limit := self._crew.limit) else Claimed(more=True)
+        return 0.0 if lost.more or due.more else await self._pause()
 
     async def wait(self, seconds: float) -> None:
         """Return after `seconds`, or when `look_at` says that there is something to find."""
@@ -70,17 +67,11 @@ class Scheduler:
             timer.cancel()
             self._news = None
 
-    async def _room(self) -> int:
+    async def _room(self) -> None:
         """Wait until runs fit; a backlog is better taken in batches than one by one, so let a little room gather."""
-        while not self._crew.room:
-            await self._crew.made_room()
+        await self._crew.made_room()
         if self._crew.room < self._settings.concurrency // 4:
             await self._runtime.clock.sleep(_GATHER_SECONDS)
-        return max(1, self._crew.room)
-
-    def _take(self, runs: list[dict[str, Any]]) -> None:
-        for run in runs:
-            self._crew.take(run, self._settings.lease_seconds)
 
     async def _pause(self) -> float:
         horizon = self._settings.poll_seconds

@@ -79,9 +79,10 @@ class Session:
 
     async def ensure_indexes(self) -> None:
         """Create the indexes and collections that are missing."""
-        await ensure_indexes(self.runtime.store.driver)
+        store = self.runtime.store
+        await store.persist(lambda: ensure_indexes(store.driver))
         if self.runtime.wakes is not None:
-            await self.runtime.wakes.ensure()
+            await store.persist(self.runtime.wakes.ensure)
 
     def listen(self) -> None:
         """Begin to hear the wakes of other processes."""

@@ -83,6 +83,9 @@ class Starter:
         now, due_at = self._runtime.clock.now(), self._due_at(options)
         inserts = [self._statement(order, queued(order, now, due_at or now)) for order in orders]
         outcomes = await asyncio.shield(asyncio.ensure_future(self._runtime.store.insert_many(inserts)))
+        for order, insert, outcome in zip(orders, inserts, outcomes, strict=True):
+            if outcome == "inserted":
+                self._runtime.bus.publish(order.run_id, tuple(insert.document["events"]))
         self._announce(definition.route, due_at or now)
         return [await self._settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
 
@@ -142,9 +145,9 @@ class Starter:
 
     def _follow_claimed(self, worker: ActiveWorker, run: dict[str, Any], sent: float) -> Callable[[Answer], None]:
         def follow(stored: Answer) -> None:
-            worker.crew.unreserve()
+            worker.crew.unreserve(1)
             if _is_inserted(stored):
-                worker.crew.take(run, worker.settings.lease_seconds, sent)
+                worker.crew.take(run, sent + worker.settings.lease_seconds)
                 self._runtime.bus.publish(run["_id"], tuple(run["events"]))
 
         return follow

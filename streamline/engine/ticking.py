@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
@@ -24,28 +25,31 @@ async def tick(runtime: Runtime, settings: Worker, *, max_runs: int | None, budg
     worker = ActiveWorker(runtime, settings)
     deadline = None if budget is None else runtime.clock.monotonic() + budget
     worker.begin_to_beat()
+    drain = 0.0
     try:
-        return await _take_all(runtime, worker, max_runs, deadline)
+        taken = await _take_all(runtime, worker, max_runs, deadline)
+        drain = settings.drain_seconds if deadline is None else max(0.0, deadline - runtime.clock.monotonic())
+        return taken
     finally:
-        left = settings.drain_seconds if deadline is None else max(0.0, deadline - runtime.clock.monotonic())
-        await asyncio.shield(worker.stop(left))
+        await asyncio.shield(worker.stop(drain))
 
 
 async def _take_all(runtime: Runtime, worker: ActiveWorker, max_runs: int | None, deadline: float | None) -> int:
     began, taken = runtime.clock.now(), 0
     while deadline is None or runtime.clock.monotonic() < deadline:
         left = None if deadline is None else deadline - runtime.clock.monotonic()
-        limit = min(worker.crew.room, worker.settings.claim_batch, *(() if max_runs is None else (max_runs - taken,)))
-        runs = await worker.claimer.expired(limit) if limit else []
-        if limit > len(runs):
-            runs += (await worker.claimer.due(limit - len(runs), began))[0]
-        for run in runs:
-            worker.crew.take(run, worker.settings.lease_seconds)
-        taken += len(runs)
-        if runs or not limit:
-            await worker.crew.progress(left)
-        if not runs and not worker.crew.holdings:
+        count = await _take_some(worker, began, None if max_runs is None else max_runs - taken)
+        taken += count
+        if not worker.crew.holdings:
             return taken
-        if not runs:
-            await worker.crew.finish(left)
+        # What is full goes on when one run ends; where nothing more is due, all that is held is waited for.
+        await (worker.crew.progress(left) if count else worker.crew.finish(left))
     return taken
+
+
+async def _take_some(worker: ActiveWorker, began: datetime, allowed: int | None) -> int:
+    def limit(taken: int) -> int:
+        return worker.crew.limit if allowed is None else min(worker.crew.limit, allowed - taken)
+
+    count = (await worker.claimer.expired(limit(0))).count if limit(0) else 0
+    return count + ((await worker.claimer.due(limit(count), began)).count if limit(count) else 0)

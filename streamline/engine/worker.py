@@ -31,10 +31,10 @@ class ActiveWorker:
         self.settings = settings
         self._runtime = runtime
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="streamline-step")
-        self.claimer = Claimer(runtime, settings, self.id)
         executor = Executor(runtime, settings, self._threads)
-        self.crew = Crew(runtime, executor, settings.concurrency, self._parked)
-        sweeper = Sweeper(runtime.clock, settings, self.claimer)
+        self.crew = Crew(runtime, executor, settings, self._parked)
+        self.claimer = Claimer(runtime, settings, self.id, self.crew)
+        sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
         self._loops: list[asyncio.Task[None]] = []
@@ -64,7 +64,7 @@ class ActiveWorker:
 
     def reserve(self) -> bool:
         """Keep a place for a run that is about to be inserted as claimed."""
-        return self._accepting and self.crew.reserve()
+        return self._accepting and self.crew.reserve(1) == 1
 
     def look_at(self, instant: datetime) -> None:
         """Something falls due at an instant."""

@@ -61,9 +61,11 @@ def connect(
 
 
 def _client_of(uri: str, *, motor: bool) -> Any:
-    given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
-    options = {name: value for name, value in _CLIENT_OPTIONS.items() if name.lower() not in given}
+    if not uri.startswith(("mongodb://", "mongodb+srv://")):
+        raise UnsafeDeployment("target: a connection string begins with mongodb:// or mongodb+srv://", field="target")
     try:
+        given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query)}
+        options = {name: value for name, value in _CLIENT_OPTIONS.items() if name.lower() not in given}
         if motor:
             from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - an extra, needed only here
 

@@ -114,7 +114,7 @@ class Store:
 
     async def _send_updates(self, batch: list[Write]) -> list[bool | Exception]:
         rows = [{"q": write.filter, "u": write.update} for write in batch]
-        answer = await self._persist(lambda: self._update(rows))
+        answer = await self.persist(lambda: self._update(rows))
         failed = {error["index"]: _conflict(error) for error in answer.get("writeErrors", ())}
         if answer["n"] == len(batch):
             return [True] * len(batch)
@@ -123,7 +123,7 @@ class Store:
 
     async def _send_inserts(self, batch: list[Insert]) -> list[Inserted | Exception]:
         documents = [insert.document for insert in batch]
-        answer = await self._persist(lambda: self._insert(documents))
+        answer = await self.persist(lambda: self._insert(documents))
         taken = {error["index"]: error for error in answer.get("writeErrors", ())}
         if not taken:
             return ["inserted"] * len(batch)
@@ -141,7 +141,7 @@ class Store:
         return "id_taken" if insert.run_id in shown else "key_taken"
 
     async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        found = await self._persist(lambda: self.driver.find(self.driver.runs, statements.find_marks(run_ids)))
+        found = await self.persist(lambda: self.driver.find(self.driver.runs, statements.find_marks(run_ids)))
         return {each["_id"]: (each.get("mark", ""), each.get("born", "")) for each in found}
 
     async def _update(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,19 +152,20 @@ class Store:
 
     async def _write(self, command: dict[str, Any]) -> dict[str, Any]:
         answer = await self.driver.command({**command, "writeConcern": DURABLE})
-        doubt = answer.get("writeConcernError")
-        if doubt is not None and is_passing_code(doubt.get("code")):
+        doubts = [answer["writeConcernError"]] if "writeConcernError" in answer else []
+        if any(is_passing_code(doubt.get("code")) for doubt in (*doubts, *answer.get("writeErrors", ()))):
             raise _Unacknowledged
         return answer
 
     async def _sheltered_call(self, call: Callable[[], Awaitable[T]]) -> T:
         """Cancelling a call in flight closes its connection and may leave the write done: let it finish instead."""
-        task = asyncio.ensure_future(self._persist(call))
+        task = asyncio.ensure_future(self.persist(call))
         self._sheltered.add(task)
         task.add_done_callback(self._sheltered.discard)
         return await asyncio.shield(task)
 
-    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` does, called again while the database is away; raise `StoreUnavailable` in the end."""
         deadline, pause = self._clock.monotonic() + self._patience, _FIRST_PAUSE
         while True:
             try:
@@ -182,7 +183,7 @@ class Store:
 
 
 class _Unacknowledged(PyMongoError):
-    """The server carried the write out but could not confirm that it will last."""
+    """The server cannot confirm that all of a command took effect and will last; all of it can be sent again."""
 
 
 def _conflict(error: dict[str, Any]) -> Exception:

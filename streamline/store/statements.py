@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.statuses import RUN_STATUSES, TERMINAL
+from streamline.domain.statuses import CLAIMABLE, RUN_STATUSES, TERMINAL
 from streamline.store.compile import compile_guard, compile_update
 from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Sort, Write, WriteMany
 
@@ -72,7 +72,12 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     """
     return Find(
         "find_due",
-        {"route": {"$in": list(routes)}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
+        {
+            "route": {"$in": list(routes)},
+            "priority": PRIORITIES,
+            "due_at": {"$gt": EPOCH, "$lte": now},
+            "status": {"$in": list(CLAIMABLE)},
+        },
         projection={"_id": 1},
         sort=(("priority", -1), ("due_at", 1)),
         limit=limit,

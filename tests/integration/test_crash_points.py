@@ -1,7 +1,8 @@
 """The process dies at every single write of a run: enumerated, not sampled.
 
 A run that goes well is counted first; then there is one run for each of its writes and each moment around it, with a
-process of its own that dies there. Afterwards every run ends right, and nothing was done twice but what the death cut off.
+process of its own that dies there. Afterwards every run ends right, and nothing was done twice but what the death cut
+off.
 """
 
 from __future__ import annotations

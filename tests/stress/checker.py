@@ -84,7 +84,7 @@ def outputs_never_change(evidence: Evidence) -> Iterator[str]:
 
 
 def never_again(evidence: Evidence) -> Iterator[str]:
-    """A step whose completion was acknowledged does not begin again, save in a process that was frozen before it began."""
+    """A step whose completion was acknowledged does not begin again, save in a process that was frozen meanwhile."""
     frozen = {entry["name"] for entry in evidence.all("freeze")}
     for run_id, step, _ in _stored_nonces(evidence):
         for told in evidence.acknowledged(run_id, step)[:1]:

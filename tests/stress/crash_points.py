@@ -1,4 +1,4 @@
-"""Every instant at which a process can die or be left in doubt, found by counting the writes of a run that goes well."""
+"""Every instant at which a process can die: around each of the writes of a run that goes well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CrashPoint:
 
     Args:
         number: Which one, for the run's input.
-        scenario: ``"claimed"``: the process starts the run and works on it. ``"queued"``: it works on a run that is there.
+        scenario: ``"claimed"``: the process starts the run and works on it. ``"queued"``: the run is there already.
         moment: See `Saboteur`.
         at: At which write.
         then: The same of the process that comes next, where that dies as well.

@@ -75,7 +75,8 @@ class Runs:
             found = self.documents()
             stuck = [document for document in found.values() if document["status"] not in TERMINAL]
             shown = "\n".join(json.dumps(document, default=str) for document in stuck[:3])
-            raise AssertionError(f"{len(found)} runs of {n}, {len(stuck)} not ended within {within:g} s:\n{shown}") from None
+            said = f"{len(found)} runs of {n}, {len(stuck)} not ended within {within:g} s"
+            raise AssertionError(f"{said}:\n{shown}") from None
 
 
 @contextmanager

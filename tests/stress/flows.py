@@ -64,8 +64,8 @@ def recorded(ledger: Ledger, ctx: Context[Any, Any]) -> Iterator[Execution]:
 def five_steps(ledger: Ledger, name: str = "five", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
     """Return a workflow of five steps that compute `expected`.
 
-    It has coroutines, a plain function, a durable call and a durable sleep. Its input is ``{"n", "pace"}``: a number, and
-    about how many seconds a step takes.
+    It has coroutines, a plain function, a durable call and a durable sleep. Its input is ``{"n", "pace"}``: a number,
+    and about how many seconds a step takes.
     """
     flow: Workflow[Any, Any, Any] = Workflow(name, version=version)
 
@@ -112,8 +112,8 @@ async def _square(ledger: Ledger, run_id: str, n: int) -> tuple[int, str]:
 def holding(ledger: Ledger, name: str = "holding", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
     """Return a workflow whose first attempt stays in its step while others get through it quickly.
 
-    Its input is ``{"turns", "turn", "block"}``: how many pauses of how many seconds the first attempt makes, and whether
-    these block its event loop.
+    Its input is ``{"turns", "turn", "block"}``: how many pauses of how many seconds the first attempt makes, and
+    whether these block its event loop.
     """
     flow: Workflow[Any, Any, Any] = Workflow(name, version=version)
 

@@ -38,6 +38,7 @@ class Nursery:
         """Carry out one order and return the answer."""
         match order:
             case {"spawn": str(name), "role": str(role), "options": options}:
+                assert name not in self._pids, f"a second {name}: the ledger could not tell them apart"
                 self._pids[name] = _fork(ROLES[role], {"name": name, **options})
                 return {"pid": self._pids[name]}
             case {"signal": str(name), "number": int(number)}:
@@ -78,7 +79,7 @@ def _fork(role: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> in
         random.seed()  # forked siblings would otherwise all throw the same dice
         role(options)
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the fork must never go on as its parent
         traceback.print_exc()
     finally:
         os._exit(code)

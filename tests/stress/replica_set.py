@@ -1,7 +1,7 @@
 """A replica set of three on the loopback interface, for tests that take members away from it.
 
-Elections are quick (1 s), so that a test sees many. A member that hangs in ROLLBACK or RECOVERING, which 6.0 does now and
-then, is restarted and counted in `infrastructure`: it is the server's trouble, not the engine's, and not hidden.
+Elections are quick (1 s), so that a test sees many. A member that hangs in ROLLBACK or RECOVERING, which 6.0 does now
+and then, is restarted and counted in `infrastructure`: it is the server's trouble, not the engine's, and not hidden.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ class Saboteur:
 
     Args:
         app: The app, open already: what it took to open it is not counted.
-        moment: ``"before"`` the write is sent; ``"applied"``, when the database has carried it out and the engine does not
-            know yet; or ``"after"``, when the engine has had its first moment with the answer.
+        moment: ``"before"`` the write is sent; ``"applied"``, when the database has carried it out and the engine does
+            not know yet; or ``"after"``, when the engine has had its first moment with the answer.
         at: Which write, from 1; 0 for none.
         harm: What happens then.
     """

@@ -1,7 +1,7 @@
 """A write's answer is lost, or the write is: every one of a run's, one at a time. Nothing is done twice for mere doubt.
 
-About half of the writes that end in a connection error have taken effect, and nobody can tell which. So the engine sends
-each again as it is, and asks the run whose write it shows.
+About half of the writes that end in a connection error have taken effect, and nobody can tell which. So the engine
+sends each again as it is, and asks the run whose write it shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The checker finds what it is there to find: each damage done to sound evidence breaks its invariant, and that alone."""
+"""The checker finds what it is there to find: each damage to sound evidence breaks its invariant, and that alone."""
 
 from __future__ import annotations
 

@@ -181,7 +181,9 @@ async def test_a_cancel_and_a_retry_at_any_write_end_right(
     assert not [said for rule in rules for said in rule(evidence)]
 
 
-async def test_a_retry_in_doubt_is_recognised_though_the_run_went_on(opening: Opening, told: Ledger, runs: Runs) -> None:
+async def test_a_retry_in_doubt_is_recognised_though_the_run_went_on(
+    opening: Opening, told: Ledger, runs: Runs
+) -> None:
     opening = replace(opening, flows=(("five", "retried", "1.0.0"),))
     async with replace(opening, worker=None).app(told) as operator, opening.app(told) as app:
         handle = await operator.start("retried", {"n": 1, "pace": 0.0}, delay="1h")

@@ -1,7 +1,7 @@
 """The primary of a replica set is killed, stepped down, frozen and cut off from the majority, under load.
 
-What was acknowledged stays, what was committed stays as it was, and every run ends right. Members that hang by themselves
-are restarted and reported (`ReplicaSet.infrastructure`); that is the server's trouble and fails no test.
+What was acknowledged stays, what was committed stays as it was, and every run ends right. Members that hang by
+themselves are restarted and reported (`ReplicaSet.infrastructure`); that is the server's trouble and fails no test.
 """
 
 from __future__ import annotations
@@ -156,14 +156,13 @@ def test_everything_goes_at_once(
     """Primaries go, and workers are killed and frozen, all at random."""
     load(fleet, opening, n=600, over=80.0)
     until(lambda: runs.count(status="done") >= 4, within=20, what="the load")
-    extra = 2
-    for _ in range(15):
-        victim = dice.choice(("worker1", "worker2"))
-        fleet.freeze(victim)
+    workers = ["worker1", "worker2"]
+    for i in range(15):
+        place = dice.randrange(len(workers))
+        fleet.freeze(workers[place])
         strike(members, fleet, dice, dice.choice(FAULTS))
-        fleet.thaw(victim)
+        fleet.thaw(workers[place])
         if dice.random() < 0.5:
-            fleet.kill(victim)
-            extra += 1
-            fleet.spawn(victim, opening={**asdict(opening), "worker": WORKER})
+            fleet.kill(workers[place])
+            workers[place] = fleet.spawn(f"successor{i}", opening={**asdict(opening), "worker": WORKER})
     end(members, fleet, runs)

@@ -23,7 +23,7 @@ def inputs(n: int, pace: float) -> list[dict[str, Any]]:
 def slay(
     fleet: Fleet, runs: Runs, opening: Opening, dice: random.Random, *, n: int, workers: int, over: float, lease: str
 ) -> int:
-    """Start `n` runs over so many seconds while workers are killed, and check everything; return the number of deaths."""
+    """Start `n` runs over so many seconds while workers are killed; check everything; return the number of deaths."""
     worker = {"lease": lease, "concurrency": 12, "poll_interval": "300ms", "max_recoveries": 1000}
     working = {"opening": {**asdict(opening), "worker": worker}}
     reaper = Reaper(fleet, dice, working, size=workers)

@@ -64,7 +64,9 @@ def test_a_zombie_that_has_finished_is_refused(fleet: Fleet, runs: Runs, opening
     fleet.freeze("first")
     runs.until_ended(n, within=20)
     fleet.thaw("first")
-    until(lambda: len(gather(runs, fleet.ledger_path).all("exit", by="first")) == n, within=20, what="its handlers' end")
+    until(
+        lambda: len(gather(runs, fleet.ledger_path).all("exit", by="first")) == n, within=20, what="its handlers' end"
+    )
     unchanged_for(fleet, runs, 2 * LEASE)
     nothing_was_overwritten(gather(runs, fleet.ledger_path), n)
 
@@ -90,7 +92,9 @@ def test_what_a_zombie_was_doing_is_cancelled(fleet: Fleet, runs: Runs, opening:
     fleet.freeze("first")
     runs.until_ended(n, within=20)
     fleet.thaw("first")
-    until(lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == n, within=10, what="cancellation")
+    until(
+        lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == n, within=10, what="cancellation"
+    )
     unchanged_for(fleet, runs, 2 * LEASE)
     evidence = gather(runs, fleet.ledger_path)
     nothing_was_overwritten(evidence, n)
@@ -107,6 +111,8 @@ def test_a_blocked_event_loop_makes_a_zombie_too(fleet: Fleet, runs: Runs, openi
     begin(fleet, runs, opening, [patient, patient, blocking])
     runs.until_ended(3, within=20)
     until(lambda: gather(runs, fleet.ledger_path).all("exit", by="first"), within=10, what="the end of the block")
-    until(lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == 2, within=10, what="cancellation")
+    until(
+        lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == 2, within=10, what="cancellation"
+    )
     unchanged_for(fleet, runs, 2 * LEASE)
     nothing_was_overwritten(gather(runs, fleet.ledger_path), 3)
