@@ -93,6 +93,11 @@ class Crew:
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=timeout)
 
+    def abandon(self) -> None:
+        """Stop driving what could not be released: the database is away, and the leases will run out."""
+        for task in self._tasks:
+            task.cancel()
+
     async def progress(self, timeout: float | None) -> None:
         """Return when one of the runs is no longer driven, or after `timeout` seconds."""
         if self._tasks:

@@ -59,6 +59,7 @@ class ActiveWorker:
         for holding in self.crew.holdings:
             holding.stop()
         await self.crew.finish(self.settings.grace_seconds + self.settings.beat_seconds)
+        self.crew.abandon()
         await end([beating])
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -97,10 +97,10 @@ class Store:
 
     async def close(self) -> None:
         """Let what was handed in reach the database, then close the client if it was made here."""
-        await self._updates.drain()
-        await self._inserts.drain()
-        if self._sheltered:
-            await asyncio.wait(self._sheltered, timeout=self._patience)
+        pending = {asyncio.ensure_future(lanes.drain()) for lanes in (self._updates, self._inserts)} | self._sheltered
+        _, late = await asyncio.wait(pending, timeout=self._patience)
+        for task in late:
+            task.cancel()
         await self.driver.close()
 
     async def _send(self, statement: WriteMany | Find | Aggregate) -> int | list[Document]:
