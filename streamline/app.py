@@ -22,7 +22,7 @@ from streamline.engine.registry import Registry
 from streamline.engine.session import Session
 from streamline.engine.starter import Started, StartOptions
 from streamline.engine.ticking import tick
-from streamline.errors import DefinitionError, InvalidPolicy, RunCancelled, RunFailed, RunNotFound, StreamlineError
+from streamline.errors import DefinitionError, InvalidPolicy, RunCancelled, RunFailed, StreamlineError
 from streamline.handle import RunHandle
 from streamline.paging import Page, RunOptions
 from streamline.settings import Settings, Worker, checked_settings, checked_worker
@@ -220,10 +220,7 @@ class Streamline:
 
     async def get(self, run_id: str) -> Run:
         """Return the run as it is now; raise `RunNotFound`."""
-        document = await self._open_session.runtime.read(run_id)
-        if document is None:
-            raise RunNotFound(f"no run {run_id!r}", field="run_id")
-        return self._run_of(document)
+        return self._run_of(await self._open_session.runtime.read(run_id))
 
     async def runs(
         self,

@@ -24,6 +24,11 @@ class AtMost:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Guard: the field is a number of at least 0, so that it can be added to."""
+
+
+@dataclass(frozen=True, slots=True)
 class OneOf:
     """Guard: the field equals one of the options."""
 
@@ -90,6 +95,8 @@ def holds(document: Mapping[str, Any], path: str, wanted: Any) -> bool:
     found = read(document, path)
     if isinstance(wanted, AtMost):
         return found is not None and bool(found <= wanted.limit)
+    if isinstance(wanted, Counted):
+        return isinstance(found, int) and not isinstance(found, bool) and found >= 0
     if isinstance(wanted, OneOf):
         return found in wanted.options
     if isinstance(wanted, Absent):

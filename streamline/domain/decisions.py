@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from streamline.domain.change import Change
 from streamline.domain.definition import Definition, StepDefinition
 from streamline.domain.durations import parse_duration
 from streamline.domain.failures import describe, is_worth_retrying
 from streamline.domain.payloads import Encoded
-from streamline.domain.statuses import RUN_STATUSES
+from streamline.domain.statuses import RUN_STATUSES, STEP_STATUSES
 from streamline.domain.transitions import stepping
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import CorruptRun, InvalidPolicy, RetryAfter
@@ -77,15 +77,24 @@ def next_step(run: Mapping[str, Any], definition: Definition) -> StepDefinition:
 def check_run(run: Mapping[str, Any]) -> None:
     """Raise `CorruptRun` naming the field where a stored run is not of the form that this engine writes."""
     steps, cursor = run.get("steps"), run.get("cursor")
-    if not isinstance(steps, list) or not steps or not all(isinstance(s, Mapping) and "id" in s for s in steps):
-        raise CorruptRun(f"run {run.get('_id')}: field steps", field="steps")
-    if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor < len(steps):
-        raise CorruptRun(f"run {run.get('_id')}: field cursor", field="cursor")
-    if run.get("status") not in RUN_STATUSES:
-        raise CorruptRun(f"run {run.get('_id')}: field status", field="status")
-    for name in ("rev", "event_seq", "recovery_count"):
-        if not isinstance(run.get(name), int):
+    sound = {
+        "steps": isinstance(steps, list) and bool(steps) and all(_is_step(step) for step in steps),
+        "cursor": isinstance(steps, list) and _is_count(cursor) and cursor < len(steps),
+        "status": run.get("status") in RUN_STATUSES,
+        "events": isinstance(run.get("events"), list),
+        **{name: _is_count(run.get(name)) for name in ("rev", "event_seq", "attempt", "recovery_count")},
+    }
+    for name, is_sound in sound.items():
+        if not is_sound:
             raise CorruptRun(f"run {run.get('_id')}: field {name}", field=name)
+
+
+def _is_step(step: Any) -> bool:
+    return isinstance(step, Mapping) and isinstance(step.get("id"), str) and step.get("status") in STEP_STATUSES
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def dead_letter(run: Mapping[str, Any], ending: Ending) -> Change:

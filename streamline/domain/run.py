@@ -119,6 +119,10 @@ def read_run(document: Mapping[str, Any], definition: Definition | None) -> Run:
         return _read(document, definition)
     except KeyError as error:
         raise CorruptRun(f"run {document.get('_id')}: field {error.args[0]}", field=str(error.args[0])) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise CorruptRun(
+            f"run {document.get('_id')}: a stored value is not of its type: {type(error).__name__}"
+        ) from error
 
 
 def read_event(run_id: str, stored: Mapping[str, Any]) -> Event:

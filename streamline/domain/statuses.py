@@ -10,6 +10,7 @@ RunStatus = Literal[
 StepStatus = Literal["pending", "running", "waiting", "done", "failed", "skipped"]
 
 RUN_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
+STEP_STATUSES: tuple[StepStatus, ...] = get_args(StepStatus)
 
 # A run is `draft` until a worker first takes it, `running` while one holds its lease, `waiting` in between.
 NEXT: dict[RunStatus, frozenset[RunStatus]] = {

@@ -11,7 +11,7 @@ from streamline.domain.decisions import check_run
 from streamline.domain.transitions import operating
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
-from streamline.errors import RunNotFound, StoreUnavailable
+from streamline.errors import StoreUnavailable
 from streamline.store import Scope
 
 _RACES = 100
@@ -59,8 +59,6 @@ class Control:
         tried: Change | None = None
         for _ in range(_RACES):
             run = await self._runtime.read(run_id, scope)
-            if run is None:
-                raise RunNotFound(f"no run {run_id!r}", field="run_id")
             check_run(run)
             # A write whose answer was lost may have taken effect before others went on: its event tells.
             if tried is not None and tried.events[-1] in run["events"]:

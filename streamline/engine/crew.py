@@ -81,7 +81,7 @@ class Crew:
 
     def take(self, run: dict[str, Any], safe_until: float) -> None:
         """Drive a run that this worker has claimed, as long as the monotonic instant `safe_until` has not come."""
-        definition = self._runtime.registry.required(run["workflow"], run["version"])
+        definition = self._runtime.registry.by_route(run["route"])
         holding = Holding(self._runtime, run, definition, safe_until)
         task = asyncio.ensure_future(self._executor.drive(holding))
         self._tasks[task] = holding

@@ -8,8 +8,8 @@ from typing import Any
 from streamline.domain.run import Event, read_event
 from streamline.domain.statuses import TERMINAL
 from streamline.engine.runtime import Runtime
-from streamline.errors import ResultTimeout, RunNotFound
-from streamline.store import Scope, statements
+from streamline.errors import ResultTimeout
+from streamline.store import Scope
 
 _FIRST_LOOK, _LONGEST_LOOK, _GROWTH = 0.02, 1.0, 1.5
 _HELD_LOOK = 5.0
@@ -40,8 +40,6 @@ class Endings:
         while True:
             if not self._held(run_id):
                 run = await self._runtime.read(run_id, scope)
-                if run is None:
-                    raise RunNotFound(f"no run {run_id!r}", field="run_id")
                 if run["status"] in TERMINAL:
                     return run
             left = _LONGEST_LOOK if deadline is None else deadline - self._runtime.clock.monotonic()
@@ -57,13 +55,11 @@ class Endings:
         """Yield the run's events with a number above `after`, as they come, until it has ended."""
         pause = _FIRST_LOOK
         while True:
-            found = await self._runtime.store.run(statements.find_run(run_id, _EVENTS), scope)
-            if not found:
-                raise RunNotFound(f"no run {run_id!r}", field="run_id")
-            fresh = [stored for stored in found[0]["events"] if stored["seq"] > after]
+            run = await self._runtime.read(run_id, scope, _EVENTS)
+            fresh = [stored for stored in run["events"] if stored["seq"] > after]
             for stored in fresh:
                 yield read_event(run_id, stored)
-            if found[0]["status"] in TERMINAL:
+            if run["status"] in TERMINAL:
                 return
             after, pause = (fresh[-1]["seq"], _FIRST_LOOK) if fresh else (after, min(pause * _GROWTH, _LONGEST_LOOK))
             await self._runtime.bus.changed(run_id, pause)

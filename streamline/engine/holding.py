@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from streamline.domain.change import Change
 from streamline.domain.definition import Definition
 from streamline.engine.runtime import Runtime
-from streamline.errors import HeartbeatLost, StoreUnavailable
+from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable
 
 logger = logging.getLogger("streamline.engine")
 
@@ -91,7 +91,9 @@ class Holding:
             fresh = await self._runtime.read(self.run["_id"])
         except StoreUnavailable:
             return False
-        if fresh is None or (fresh.get("lease") or {}).get("token") != self.token:
+        except RunNotFound:
+            fresh = {}
+        if (fresh.get("lease") or {}).get("token") != self.token:
             self.lose()
             return False
         self.run = fresh

@@ -37,9 +37,8 @@ class Registry:
         """Return the definition of this name and version, or None where this process does not serve it."""
         return self._by_route.get(route_of(name, version))
 
-    def required(self, name: str, version: str) -> Definition:
-        """Return the definition of this name and version; raise `VersionMismatch` where it is not served here."""
-        definition = self.serving(name, version)
-        if definition is None:
-            raise VersionMismatch(f"{route_of(name, version)} is not registered in this process", field="version")
-        return definition
+    def by_route(self, route: str) -> Definition:
+        """Return the definition of a claimed run; raise `VersionMismatch` where it is not served here."""
+        if route not in self._by_route:
+            raise VersionMismatch(f"{route} is not registered in this process", field="version")
+        return self._by_route[route]

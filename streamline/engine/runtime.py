@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
 from streamline.domain.statuses import TERMINAL
 from streamline.engine.registry import Registry
+from streamline.errors import RunNotFound
 from streamline.settings import Settings
 from streamline.store import EVERYTHING, Scope, Store, WakeChannel, statements
 
@@ -36,7 +38,12 @@ class Runtime:
             self.bus.ended(run)
         return True
 
-    async def read(self, run_id: str, scope: Scope = EVERYTHING) -> dict[str, Any] | None:
-        """Return the run's document, or None where there is none in scope."""
-        found = await self.store.run(statements.find_run(run_id), scope)
-        return found[0] if found else None
+    async def read(
+        self, run_id: str, scope: Scope = EVERYTHING, projection: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Return the run's document, or the fields named; raise `RunNotFound` where there is none in scope."""
+        # Anything but text would be an operator to the database.
+        found = isinstance(run_id, str) and await self.store.run(statements.find_run(run_id, projection), scope)
+        if not found:
+            raise RunNotFound(f"no run {run_id!r:.100}", field="run_id")
+        return found[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamline.domain.change import EVENTS_KEPT, Absent, AtMost, Change, OneOf
+from streamline.domain.change import EVENTS_KEPT, Absent, AtMost, Change, Counted, OneOf
 
 _PLAIN = frozenset({str, int})
 
@@ -37,6 +37,8 @@ def _condition(wanted: Any) -> Any:
         return wanted
     if isinstance(wanted, AtMost):
         return {"$lte": wanted.limit}
+    if isinstance(wanted, Counted):
+        return {"$gte": 0}
     if isinstance(wanted, OneOf):
         return {"$in": list(wanted.options)}
     if isinstance(wanted, Absent):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from streamline.domain.payloads import ANY
 from streamline.domain.statuses import RUN_STATUSES
-from streamline.errors import InvalidQuery
+from streamline.errors import InvalidQuery, SerializationError
 
 PAGE_MAX = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -85,7 +86,7 @@ def behind(cursor: str, order: str) -> dict[str, Any]:
     try:
         milliseconds, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         at = _EPOCH + timedelta(milliseconds=int(milliseconds))
-    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise InvalidQuery("after: not a cursor of a page", field="after") from None
     further = "$lt" if _ORDERS[order] < 0 else "$gt"
     if not isinstance(run_id, str):
@@ -101,6 +102,10 @@ def checked_match(match: object) -> Mapping[str, Any]:
     """Return a user's filter if it reaches only payloads and runs no code; raise `InvalidQuery`."""
     if not isinstance(match, Mapping):
         raise InvalidQuery("match: a mapping", field="match")
+    try:
+        ANY.encode(match, "match")
+    except SerializationError as error:
+        raise InvalidQuery(str(error), field="match") from error
     for key, value in match.items():
         if key in _LOGICAL:
             if not isinstance(value, (list, tuple)) or not value:

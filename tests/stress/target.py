@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,13 @@ from streamline import Event, Settings, Streamline, Worker
 from tests.stress.flows import FLOWS
 from tests.stress.ledger import Ledger
 
-# What the engine sets on clients that it makes itself; an application that brings its own client has to.
-_OPTIONS = {"connectTimeoutMS": 2000, "heartbeatFrequencyMS": 1000, "serverSelectionTimeoutMS": 3000}
+# What the engine sets on clients that it makes itself; an application that brings its own has to.
+_FOR_MOTOR = {
+    "tz_aware": True,
+    "connectTimeoutMS": 2000,
+    "heartbeatFrequencyMS": 2000,
+    "serverSelectionTimeoutMS": 5000,
+}
 
 
 @dataclass(frozen=True)
@@ -36,23 +42,27 @@ class Opening:
     worker: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def app(self, ledger: Ledger) -> Streamline:
-        """Return the app; it writes into `ledger` what it learns of."""
-        flows = [FLOWS[kind](ledger, name, version) for kind, name, version in self.flows]
-        worker = False if self.worker is None else Worker(**self.worker)
-        settings = Settings(**{"patience": "10s", "call_timeout": "5s", **self.settings})
-        return Streamline(client(self.uri), database=self.database, workflows=flows, worker=worker, settings=settings)
-
-
-def client(uri: str) -> Any:
-    """Return a client of the driver under test."""
-    if os.environ.get("STREAMLINE_TEST_DRIVER", "pymongo") == "motor":
+    @asynccontextmanager
+    async def app(self, ledger: Ledger) -> AsyncIterator[Streamline]:
+        """Open the app, with the driver under test; it writes into `ledger` what its handlers do."""
+        options: dict[str, Any] = {
+            "database": self.database,
+            "workflows": [FLOWS[kind](ledger, name, version) for kind, name, version in self.flows],
+            "worker": False if self.worker is None else Worker(**self.worker),
+            "settings": Settings(**{"patience": "10s", "call_timeout": "5s", **self.settings}),
+        }
+        if os.environ.get("STREAMLINE_TEST_DRIVER") != "motor":
+            async with Streamline(self.uri, **options) as app:
+                yield app
+            return
         from motor.motor_asyncio import AsyncIOMotorClient
 
-        return AsyncIOMotorClient(uri, tz_aware=True, **_OPTIONS)
-    from pymongo import AsyncMongoClient
-
-    return AsyncMongoClient(uri, tz_aware=True, **_OPTIONS)
+        client: Any = AsyncIOMotorClient(self.uri, **_FOR_MOTOR)
+        try:
+            async with Streamline(client, **options) as app:
+                yield app
+        finally:
+            client.close()
 
 
 class LogIntoLedger(logging.Handler):

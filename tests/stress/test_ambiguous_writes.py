@@ -23,7 +23,7 @@ from tests.stress.saboteur import Saboteur
 from tests.stress.target import Opening, tell_events
 
 WRITES = 9  # of a run of five steps with a durable call and a durable sleep, claimed at birth or from the queue
-PATIENT = {"lease": "20s", "poll_interval": "100ms"}
+PATIENT = {"lease": "20s", "poll_interval": "100ms", "concurrency": 500}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.stress.target import Opening, tell_events
 from tests.waiting import eventually
 
 WRITES = 9
-PATIENT = {"lease": "4s", "poll_interval": "100ms", "max_recoveries": 0}
+PATIENT = {"lease": "4s", "poll_interval": "100ms", "concurrency": 500, "max_recoveries": 0}
 
 Verb = Callable[[Streamline, str], Awaitable[None]]
 

@@ -1,4 +1,8 @@
-"""How a worker takes runs: the due ones, and those whose worker no longer beats."""
+"""How a worker takes runs: the due ones, and those whose worker no longer beats.
+
+A claim changes the lease and leaves the revision alone: what it takes from others, they lose by their token, and it
+touches no more of a stored run than it must, so that a damaged one can be taken and reported.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from streamline.domain.change import Absent, AtMost, Change, OneOf
+from streamline.domain.change import Absent, AtMost, Change, Counted, OneOf
 from streamline.domain.statuses import CLAIMABLE
 
 
@@ -27,21 +31,28 @@ def take_due(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, 
         "due_at": AtMost(by),
         "lease": Absent(),
         "paused": Absent(),
+        "attempt": Counted(),
     }
     return Change(
         guard=guard,
         put={"status": "running", "lease": dict(lease), "updated_at": now},
         drop=("due_at",),
-        add={"rev": 1, "attempt": 1},
+        add={"attempt": 1},
         earliest={"started_at": now},
     )
 
 
 def take_expired(routes: Sequence[str], now: datetime, lease: Mapping[str, Any]) -> Change:
     """Return the claim of a run whose lease has run out; the recovery is counted here, before it can crash again."""
-    guard = {"route": OneOf(tuple(routes)), "status": "running", "lease.until": AtMost(now)}
+    guard = {
+        "route": OneOf(tuple(routes)),
+        "status": "running",
+        "lease.until": AtMost(now),
+        "attempt": Counted(),
+        "recovery_count": Counted(),
+    }
     return Change(
         guard=guard,
         put={"lease": dict(lease), "updated_at": now},
-        add={"rev": 1, "attempt": 1, "recovery_count": 1},
+        add={"attempt": 1, "recovery_count": 1},
     )

@@ -90,19 +90,20 @@ def sleep(run: Document, key: str, due_at: datetime, now: datetime) -> Change:
 
 def settle(run: Document, key: str, entry: Mapping[str, Any], now: datetime, *, weight: int = 0) -> Change:
     """Return the change that stores the result of a durable call in the step's memo."""
-    put = {f"steps.{run['cursor']}.memo.{key}": dict(entry)} | _begun(run)
+    put = {f"steps.{run['cursor']}.memo.{key}": {**entry, "size": weight}} | _begun(run)
     return driven(run, now, put, weight=weight)
 
 
 def save(run: Document, state: Encoded, now: datetime) -> Change:
     """Return the change that stores the run's state in the middle of a step."""
-    return driven(run, now, {"state": state.value} | _begun(run), weight=state.size)
+    put, weight = _stored_state(run, state)
+    return driven(run, now, put | _begun(run), weight=weight)
 
 
 def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change:
     """Return the change that fails a claimed run of which nothing but its lease can be relied upon."""
-    put = {"status": "failed", "error": dict(error), "ended_at": now, "updated_at": now}
-    return Change(guard={"lease.token": run["lease"]["token"]}, put=put, drop=_LET_GO_FOR_EVER, add={"rev": 1})
+    put = {"status": "failed", "error": dict(error), "ended_at": now, "updated_at": now, "rev": _next_rev(run)}
+    return Change(guard={"lease.token": run["lease"]["token"]}, put=put, drop=_LET_GO_FOR_EVER)
 
 
 def release(run: Document, now: datetime) -> Change:
@@ -117,10 +118,10 @@ _LET_GO_FOR_EVER = ("lease", "due_at", "active_key", "paused")
 def _advance(
     run: Document, ending: Ending, put: dict[str, Any], drop: tuple[str, ...], event: Entry, output: Encoded
 ) -> Change:
-    k, weight = run["cursor"], output.size
+    k, weight = run["cursor"], output.size - _memo_size(run)
     if ending.state is not None:
-        put["state"] = ending.state.value
-        weight += ending.state.size
+        stored, growth = _stored_state(run, ending.state)
+        put, weight = put | stored, weight + growth
     if k + 1 == len(run["steps"]):
         put |= _finished("done", ending) | {"output": output.value}
         drop = (*drop, *_LET_GO_FOR_EVER)
@@ -132,6 +133,21 @@ def _advance(
     put |= {"attempt": 1, f"steps.{k + 1}.status": "running", f"steps.{k + 1}.started_at": ending.now}
     begun = ("step.started", {"step": run["steps"][k + 1]["id"], "attempt": 1})
     return driven(run, ending.now, put, event, begun, drop=drop, weight=weight)
+
+
+def _memo_size(run: Document) -> int:
+    """The memo goes with the end of its step."""
+    memo = run["steps"][run["cursor"]].get("memo", {})
+    return sum(entry.get("size", 0) for entry in memo.values())
+
+
+def _next_rev(run: Document) -> int:
+    return run["rev"] + 1 if isinstance(run.get("rev"), int) else 1
+
+
+def _stored_state(run: Document, state: Encoded) -> tuple[dict[str, Any], int]:
+    """A state takes the place of the one before: the run grows by the difference."""
+    return {"state": state.value, "state_size": state.size}, state.size - run.get("state_size", 0)
 
 
 def _ended(run: Document, status: str, ending: Ending) -> dict[str, Any]:

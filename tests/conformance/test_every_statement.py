@@ -1,0 +1,210 @@
+"""Every statement: the index that its docstring names serves it, and no other tenant's run is touched.
+
+A new statement fails here until it has a case.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from streamline.domain.change import Change
+from streamline.domain.transitions import operating, stepping
+from streamline.domain.transitions.claiming import lease_of, take_due, take_expired
+from streamline.domain.transitions.stepping import Ending
+from streamline.store import EVERYTHING, Scope, Store, statements
+from streamline.store.filters import RunQuery, behind, cursor_of, sort_of
+from streamline.store.indexes import RUN_INDEXES
+from streamline.store.operations import Insert, Write, WriteMany
+from tests.conformance.documents import FLOW, NOW, definition_of, draft, ended, held
+from tests.conformance.plans import explain
+
+ROUTES = [FLOW.route, "flow@2.0.0"]
+LEASE = lease_of("me", "mine", NOW, NOW + timedelta(seconds=30), "claimed")
+NEWEST = sort_of("-created_at")
+LATER = definition_of(version="2.0.0")
+OTHER = definition_of("other")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A statement about the runs below, the index that serves it, and how many runs it is about."""
+
+    statement: Any
+    index: str
+    touches: int = 1
+
+
+def documents(tenant: str) -> list[dict[str, Any]]:
+    """Runs of one tenant; their ids end with the tenant."""
+    made = [draft(f"due{i}-{tenant}", NOW - timedelta(seconds=i), tenant_id=tenant, priority=i % 3) for i in range(40)]
+    made += [draft(f"later{i}-{tenant}", NOW + timedelta(seconds=i + 1), tenant_id=tenant) for i in range(40)]
+    made += [held(f"held{i}-{tenant}", f"token-{tenant}", tenant_id=tenant) for i in range(40)]
+    made += [held(f"lost{i}-{tenant}", "old", NOW - timedelta(seconds=1), tenant_id=tenant) for i in range(40)]
+    made += [ended(f"done{i}-{tenant}", tenant_id=tenant) for i in range(40)]
+    made += [ended(f"v2-{i}-{tenant}", "failed", tenant_id=tenant, definition=LATER) for i in range(40)]
+    made += [ended(f"zz{i}-{tenant}", tenant_id=tenant, definition=OTHER) for i in range(400)]
+    made += [draft(f"keyed{i}-{tenant}", NOW + timedelta(days=1), tenant_id=tenant, idempotency_key=f"k{i}") for i in range(40)]
+    return made
+
+
+def transition(run: dict[str, Any]) -> Change:
+    change = operating.cancel(run, NOW, reason=None, by=None)
+    assert change is not None
+    return change
+
+
+def cases(tenant: str) -> dict[str, list[Case]]:
+    """Every statement by name, about runs of this tenant."""
+    run, due = held(f"held0-{tenant}", f"token-{tenant}", tenant_id=tenant), [f"due0-{tenant}", f"due1-{tenant}"]
+    lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(40)]
+    place = cursor_of(ended(f"done3-{tenant}", tenant_id=tenant))
+    workflow = RunQuery(workflow="flow").filter()
+    return {
+        "advance_run": [
+            Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
+            Case(statements.advance_run(run["_id"], stepping.complete(run, stepping.NO_VALUE, Ending(NOW)), "m2"), "_id"),
+        ],
+        "beat_leases": [Case(statements.beat_leases(all_held, [f"token-{tenant}"], NOW + timedelta(minutes=1)), "_id", 40)],
+        "claim_runs": [
+            Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
+            Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
+        ],
+        "count_runs": [
+            Case(statements.count_runs({}), "runs_page", 680),
+            Case(statements.count_runs(workflow), "runs_page_by_workflow", 280),
+            Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 280),
+        ],
+        "find_claimed": [Case(statements.find_claimed(all_held, f"token-{tenant}"), "_id", 40)],
+        "find_due": [
+            Case(statements.find_due(ROUTES, NOW, 10), "runs_due", 10),
+            Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", 40),
+        ],
+        "find_ended": [Case(statements.find_ended([f"done{i}-{tenant}" for i in range(5)] + due), "_id", 5)],
+        "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
+        "find_leases": [Case(statements.find_leases(all_held), "_id", 40)],
+        "find_marks": [Case(statements.find_marks(due), "_id", 2)],
+        "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
+        "find_page": [
+            Case(statements.find_page({}, NEWEST, 10), "runs_page", 10),
+            Case(statements.find_page({}, sort_of("created_at"), 10), "runs_page", 10),
+            Case(statements.find_page({"$and": [{}, behind(place, "-created_at")]}, NEWEST, 5), "runs_page", 5),
+            Case(statements.find_page(workflow, NEWEST, 10), "runs_page_by_workflow", 10),
+            Case(statements.find_page({"$and": [workflow, behind(place, "-created_at")]}, NEWEST, 5), "runs_page_by_workflow", 5),
+            Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10),
+        ],
+        "find_run": [
+            Case(statements.find_run(run["_id"]), "_id"),
+            Case(statements.find_run(run["_id"], {"status": 1}), "_id"),
+        ],
+        "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
+        "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
+    }
+
+
+@pytest.fixture
+async def filled(store: Store, runs: Any) -> Store:
+    for tenant in ("ours", "theirs"):
+        await runs.insert_many(documents(tenant))
+    return store
+
+
+def statement_functions() -> dict[str, Callable[..., Any]]:
+    made = inspect.getmembers(statements, inspect.isfunction)
+    ours = {name: function for name, function in made if function.__module__ == statements.__name__}
+    return {name: function for name, function in ours.items() if not name.startswith("_") and name != "list_statuses"}
+
+
+def test_every_statement_has_a_case() -> None:
+    assert statement_functions().keys() == cases("ours").keys()
+
+
+def test_every_statement_says_in_a_sentence_what_it_does_and_what_serves_it() -> None:
+    for name, function in statement_functions().items():
+        text = inspect.getdoc(function) or ""
+        first, _, rest = text.partition("\n")
+        assert re.fullmatch(r"[A-Z].*\.", first), name
+        assert re.search(r"^Index: .+\.$", rest, re.MULTILINE | re.DOTALL), name
+        if not name.startswith(("find_", "count_")):
+            assert "Guard: " in rest, name
+
+
+def test_a_statement_bears_the_name_of_its_function() -> None:
+    for name, of_this_name in cases("ours").items():
+        assert {case.statement.name for case in of_this_name} == {name}
+
+
+def test_an_index_serves_statements_that_exist() -> None:
+    served = {name for index in RUN_INDEXES for name in index.serves if " " not in name}
+    assert served <= statement_functions().keys()
+
+
+NUMBERED = [(name, i) for name, of_this_name in cases("ours").items() for i in range(len(of_this_name))]
+EXPLAINED = [(name, i) for name, i in NUMBERED if not isinstance(cases("ours")[name][i].statement, Insert)]
+
+
+# The worker's own statements are about runs of all tenants; what callers ask for stays within one.
+WITHIN_A_TENANT = ("advance_run", "count_runs", "find_page", "find_run", "find_winner")
+
+
+@pytest.mark.parametrize(("name", "i"), EXPLAINED)
+async def test_the_index_in_its_docstring_serves_a_statement(filled: Store, database: Any, name: str, i: int) -> None:
+    case = cases("ours")[name][i]
+    serving = re.split(r"Index:", inspect.getdoc(statement_functions()[name]) or "")[-1]
+    assert re.search(rf"\b{case.index}\b", serving)
+    plan = await explain(database, case.statement, Scope("ours") if name in WITHIN_A_TENANT else EVERYTHING)
+    assert plan.indexes == {case.index}
+    assert not plan.stages & {"COLLSCAN", "SORT"} or name == "find_next_due"
+    assert plan.documents <= 1400 if name.startswith("count") else plan.documents <= 4 * max(case.touches, 10)
+
+
+@pytest.mark.parametrize(("name", "i"), NUMBERED)
+async def test_a_statement_is_about_its_own_tenants_runs(filled: Store, runs: Any, name: str, i: int) -> None:
+    case = cases("ours")[name][i]
+    assert await size_of(filled, case.statement, Scope("ours")) == case.touches
+
+
+@pytest.mark.parametrize(("name", "i"), EXPLAINED)
+async def test_a_statement_does_not_reach_another_tenants_runs(filled: Store, runs: Any, name: str, i: int) -> None:
+    theirs = cases("theirs")[name][i].statement
+    names_their_runs = isinstance(theirs, Write | WriteMany) or '"theirs"' in str(theirs.filter).replace("'", '"')
+    before = [document async for document in runs.find({}).sort("_id")]
+    for scope in (Scope("ours"), Scope(None), Scope("")):
+        if names_their_runs or scope.tenant_id != "ours":
+            assert await size_of(filled, theirs, scope) == 0
+    assert [document async for document in runs.find({}).sort("_id")] == before
+
+
+async def test_a_run_is_only_inserted_within_its_tenants_scope(store: Store, runs: Any) -> None:
+    insert = statements.insert_run(draft("new", tenant_id="theirs"), "m", 0)
+    with pytest.raises(AssertionError):
+        await store.run(insert, Scope("ours"))
+    assert await runs.count_documents({}) == 0
+
+
+@pytest.mark.parametrize("wider", [{}, {"tenant_id": "theirs"}, {"tenant_id": {"$ne": None}}, {"$or": [{"tenant_id": "theirs"}, {}]}])
+async def test_a_condition_on_the_tenant_can_narrow_and_never_widen(filled: Store, wider: dict[str, Any]) -> None:
+    found = await filled.run(statements.find_page(wider, NEWEST, 1000), Scope("ours"))
+    assert {document["tenant_id"] for document in found} <= {"ours"}
+    counted = await filled.run(statements.count_runs(wider), Scope("ours"))
+    assert sum(each["n"] for each in counted) == len(found)
+
+
+async def test_runs_without_a_tenant_are_a_scope_of_their_own(filled: Store, runs: Any) -> None:
+    await runs.insert_one(draft("free"))
+    found = await filled.run(statements.find_page({}, NEWEST, 1000), Scope(None))
+    assert [document["_id"] for document in found] == ["free"]
+
+
+async def size_of(store: Store, statement: Any, scope: Scope) -> int:
+    """How many runs the statement is about: written, found or counted."""
+    answer = await store.run(statement, scope)
+    if isinstance(answer, list):
+        return sum(each.get("n", 1) for each in answer) if statement.name == "count_runs" else len(answer)
+    return {"inserted": 1, "id_taken": 0, "key_taken": 0}[answer] if isinstance(answer, str) else int(answer)

@@ -1,0 +1,67 @@
+"""What the app asks for is served by an index, however many runs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from streamline import Streamline
+from streamline.store import Scope, Store
+from tests.conformance.documents import NOW, definition_of, draft, ended
+from tests.conformance.plans import explain
+
+OTHER = definition_of("other")
+
+
+@pytest.fixture
+async def asked(database: Any, store: Store, runs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An app over many runs, which notes what it sends."""
+    made = [ended(f"done{i:03}", definition=OTHER) for i in range(600)]
+    await runs.insert_many([*made, *(draft(f"due{i}") for i in range(20))])
+    sent: list[tuple[Any, Scope]] = []
+    real = Store.run
+
+    async def run(self: Store, statement: Any, scope: Scope = Scope(everything=True)) -> Any:  # noqa: B008
+        sent.append((statement, scope))
+        return await real(self, statement, scope)
+
+    monkeypatch.setattr(Store, "run", run)
+    async with Streamline(database, worker=False) as app:
+        sent.clear()
+        yield app, sent
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda app: app.runs(limit=10),
+        lambda app: app.runs(limit=10, order="created_at"),
+        lambda app: app.runs("flow", limit=10),
+        lambda app: app.runs("flow", limit=10, created_after=NOW),
+        lambda app: app.runs(limit=10, created_before=NOW),
+        lambda app: app.get("due3"),
+        lambda app: app.cancel("due3"),
+        lambda app: app.count_runs("flow"),
+    ],
+    ids=["page", "oldest first", "page of a workflow", "since", "until", "get", "cancel", "count"],
+)
+async def test_a_question_is_answered_from_an_index(asked: Any, database: Any, ask: Callable[[Any], Any]) -> None:
+    app, sent = asked
+    await ask(app)
+    assert sent
+    for statement, scope in sent:
+        plan = await explain(database, statement, scope)
+        assert not plan.stages & {"COLLSCAN", "SORT"}
+        assert plan.documents <= 30
+
+
+async def test_a_second_page_begins_where_the_first_ended(asked: Any, database: Any) -> None:
+    app, sent = asked
+    page = await app.runs(limit=10)
+    for _ in range(20):
+        page = await app.runs(limit=10, after=page.next)
+    statement, scope = sent[-1]
+    plan = await explain(database, statement, scope)
+    assert not plan.stages & {"COLLSCAN", "SORT"}
