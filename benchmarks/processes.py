@@ -7,7 +7,7 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,14 @@ async def worker(uri: str, database: str, **options: object) -> AsyncIterator[As
 
 async def _end(process: Process) -> None:
     assert process.stdin is not None
-    process.stdin.close()
+    with suppress(ConnectionError):
+        process.stdin.write(b"close\n")
+        await process.stdin.drain()
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-    except asyncio.CancelledError:
-        process.kill()
-        raise
+    finally:
+        process.stdin.close()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,6 +1,7 @@
 """Starts runs from a process of its own: ``python -m benchmarks.starter_process``, for an idle worker elsewhere.
 
-Prints one line of JSON: per run its id and when the start had returned, and how long raw updates took in between.
+Prints one line of JSON: per run its id and when the start had returned, and how long raw updates took in between. It
+dies at once when its input ends, so it never outlives the benchmark.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import sys
+import threading
 import time
 from typing import Any
 
@@ -44,6 +48,12 @@ async def start_runs(options: argparse.Namespace) -> dict[str, Any]:
     return {"returned": returned, "raw": raw_seconds}
 
 
+def die_with_input() -> None:
+    """End this process when its input ends."""
+    sys.stdin.read()
+    os._exit(1)
+
+
 def main() -> None:
     """Read the command line, start the runs, and say when."""
     parser = argparse.ArgumentParser(prog="benchmarks.starter_process")
@@ -51,6 +61,7 @@ def main() -> None:
     parser.add_argument("--database", required=True)
     parser.add_argument("--workflow", required=True)
     parser.add_argument("--count", type=int, required=True)
+    threading.Thread(target=die_with_input, daemon=True).start()
     print(json.dumps(asyncio.run(start_runs(parser.parse_args()))), flush=True)
 
 

@@ -1,7 +1,7 @@
 """A worker in a process of its own: ``python -m benchmarks.worker_process``, told what to do on its standard input.
 
 It understands ``open``, ``mark`` (count anew), ``report`` and ``close``, one per line, and answers each with a line of
-JSON. It ends when its input does, so it never outlives the benchmark.
+JSON. It dies at once when its input ends, so it never outlives the benchmark.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -97,8 +98,11 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 async def next_order() -> str:
-    """Return the next line of the input; its end means closing."""
-    return (await asyncio.to_thread(sys.stdin.readline)).strip() or "close"
+    """Return the next line of the input; its end means that the benchmark is gone."""
+    line = await asyncio.to_thread(sys.stdin.readline)
+    if not line:
+        os._exit(1)
+    return line.strip()
 
 
 def answer(said: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from streamline.errors import DefinitionError, InvalidPolicy, RunCancelled, RunF
 from streamline.handle import RunHandle
 from streamline.paging import Page, RunOptions
 from streamline.settings import Settings, Worker, checked_settings, checked_worker
-from streamline.store import EVERYTHING, statements
+from streamline.store import UNTENANTED, statements
 from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
 from streamline.workflow import Workflow
 
@@ -171,7 +171,7 @@ class Streamline:
             StoreUnavailable: The database did not answer; the run may or may not have been stored.
         """
         starter = self._open_session.starter
-        return self._handle_of(await starter.start(self._definition(workflow), input, options, EVERYTHING))
+        return self._handle_of(await starter.start(self._definition(workflow), input, options, UNTENANTED))
 
     async def start_many(
         self,
@@ -185,7 +185,7 @@ class Streamline:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: As for `start`.
         """
         starter = self._open_session.starter
-        started = await starter.start_many(self._definition(workflow), inputs, options, EVERYTHING)
+        started = await starter.start_many(self._definition(workflow), inputs, options, UNTENANTED)
         return [self._handle_of(each) for each in started]
 
     @overload
@@ -220,7 +220,7 @@ class Streamline:
 
     async def get(self, run_id: str) -> Run:
         """Return the run as it is now; raise `RunNotFound`."""
-        return self._run_of(await self._open_session.runtime.read(run_id))
+        return self._run_of(await self._open_session.runtime.read(run_id, UNTENANTED))
 
     async def runs(
         self,
@@ -255,7 +255,7 @@ class Streamline:
         sort, size = sort_of(order), checked_limit(limit)
         if after is not None:
             query = {"$and": [query, behind(after, order)]}
-        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1))
+        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1), UNTENANTED)
         following = cursor_of(found[size - 1]) if len(found) > size else None
         return Page(tuple(self._run_of(document) for document in found[:size]), following)
 
@@ -283,12 +283,12 @@ class Streamline:
     ) -> dict[RunStatus, int]:
         """Return how many runs there are of each status that occurs; arguments as for `runs`."""
         query = self._query(workflow, status, tags, match, created_after, created_before)
-        found = await self._open_session.runtime.store.run(statements.count_runs(query))
+        found = await self._open_session.runtime.store.run(statements.count_runs(query), UNTENANTED)
         return {each["_id"]: each["n"] for each in found}
 
     async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """End a run: its handler is cancelled, what it writes is refused; a finished run is left unchanged."""
-        await self._open_session.control.cancel(run_id, EVERYTHING, reason=reason, by=by)
+        await self._open_session.control.cancel(run_id, UNTENANTED, reason=reason, by=by)
 
     async def retry(self, run_id: str) -> None:
         """Let a failed or cancelled run go on from the step where it stopped.
@@ -297,15 +297,15 @@ class Streamline:
             IllegalTransition: The run has not ended, or has ended well.
             IdempotencyConflict: Another active run holds its idempotency key now.
         """
-        await self._open_session.control.retry(run_id, EVERYTHING)
+        await self._open_session.control.retry(run_id, UNTENANTED)
 
     async def pause(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Hold a run: its present step finishes, the next does not begin; raise `AlreadyFinished` if it has ended."""
-        await self._open_session.control.pause(run_id, EVERYTHING, reason=reason, by=by)
+        await self._open_session.control.pause(run_id, UNTENANTED, reason=reason, by=by)
 
     async def unpause(self, run_id: str) -> None:
         """Let a held run go on; raise `AlreadyFinished` where it has ended."""
-        await self._open_session.control.unpause(run_id, EVERYTHING)
+        await self._open_session.control.unpause(run_id, UNTENANTED)
 
     async def tick(self, max_runs: int | None = None, budget: Duration | None = None) -> int:
         """Drive what is due now in one bounded pass without background tasks; return how many runs were taken.
@@ -354,11 +354,11 @@ class Streamline:
 
     async def _ended(self, run_id: str, timeout: Duration | None) -> dict[str, Any]:
         seconds = None if timeout is None else parse_duration(timeout, "timeout").total_seconds()
-        return await self._open_session.endings.wait(run_id, EVERYTHING, seconds)
+        return await self._open_session.endings.wait(run_id, UNTENANTED, seconds)
 
     def events_of(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Iterate over the events of a run; see `RunHandle.events`."""
-        return self._open_session.endings.events(run_id, EVERYTHING, after)
+        return self._open_session.endings.events(run_id, UNTENANTED, after)
 
     @property
     def _open_session(self) -> Session:

@@ -270,7 +270,7 @@ class UnsafeDeployment(StreamlineError):
 
 
 class CorruptRun(StreamlineError):
-    """A stored run is not of the form this engine writes; it is left untouched."""
+    """A stored run is not of the form this engine writes: reading it is refused; a worker that takes it fails it."""
 
     code = "run.corrupt"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from typing import Literal
 
 from streamline.domain.durations import Duration, parse_duration
 from streamline.errors import InvalidPolicy
@@ -25,7 +26,7 @@ class Worker:
             the delay where a wake was lost, and what an idle worker costs.
         claim_batch: Runs claimed by one statement at most; 1 to 1,000. Larger batches cost fewer commands and spread
             work less evenly over workers.
-        drain: How long a stopping worker lets running steps finish before it ends and releases them.
+        drain: How long a stopping worker goes on with its runs before it ends their handlers and releases them.
         cancel_grace: How long a handler may take to end once it was told to.
         max_recoveries: How often a run may lose its worker before it is dead-lettered; at least 0.
         threads: Threads for plain ``def`` handlers; 1 to 1,000.
@@ -99,6 +100,8 @@ class Settings:
         operations: Other commands in flight at once; 1 to 1,000. The driver lets waiters starve beyond some sixteen.
         call_timeout: How long one command may take.
         patience: How long a verb goes on trying while the database is away, before ``StoreUnavailable``.
+        driver: Which driver a connection string is opened with; ``"motor"`` needs the extra of that name. PyMongo's
+            async client costs less; Motor suits an app that holds Motor clients anyway.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
         wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.
     """
@@ -111,6 +114,7 @@ class Settings:
     operations: int = 16
     call_timeout: Duration = "10s"
     patience: Duration = "30s"
+    driver: Literal["pymongo", "motor"] = "pymongo"
     wake_channel: bool = True
     wakes_size: int = 256 * 1024
 
@@ -119,6 +123,8 @@ class Settings:
         for item in fields(self):
             if item.type == "int":
                 _whole(self, item.name, 1, 1024 * MIB)
+        if self.driver not in ("pymongo", "motor"):
+            raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)
         _whole(self, "batch", 1, 1_000)
         _whole(self, "operations", 1, 1_000)

@@ -13,6 +13,7 @@ from streamline.errors import (
     NonRetriableError,
     NotFound,
     PayloadTooLarge,
+    RetryAfter,
     SerializationError,
     StreamlineError,
 )
@@ -57,5 +58,7 @@ def is_worth_retrying(error: BaseException, policy: RetryPolicy) -> bool:
     """Return whether this kind of error may be followed by another attempt."""
     if isinstance(error, _HOPELESS) or getattr(error, "retriable", True) is False:
         return False
+    if isinstance(error, RetryAfter):
+        return True
     # What ends a process or a task says nothing about the work itself.
     return not isinstance(error, Exception) or isinstance(error, policy.retry_on)

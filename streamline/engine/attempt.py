@@ -122,18 +122,22 @@ class Attempt:
     def _completed(self, value: Any) -> Outcome:
         try:
             output = self.step.output.encode(value, f"output of {self.step.id}")
-            self.check_size(output, f"output of {self.step.id}")
+            self.check_size(output, f"output of {self.step.id}", copies=2 if self._is_last else 1)
             return Completed(output, self._changed_state())
         except StreamlineError as error:
             return Failed(error)
 
+    @property
+    def _is_last(self) -> bool:
+        return bool(self.holding.run["cursor"] + 1 == len(self.holding.run["steps"]))
+
     def _changed_state(self) -> Encoded | None:
         return None if self.flags.state is UNREAD else self.encoded_state_if_changed(self.flags.state)
 
-    def check_size(self, encoded: Encoded, where: str) -> None:
+    def check_size(self, encoded: Encoded, where: str, *, copies: int = 1) -> None:
         """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
         check_payload(self._runtime, self.holding.definition.max_payload_bytes, encoded, where)
-        if self.holding.run.get("size", 0) + encoded.size > self._runtime.settings.document_max:
+        if self.holding.run.get("size", 0) + copies * encoded.size > self._runtime.settings.document_max:
             raise PayloadTooLarge(
                 f"{where}: the run would grow too large to be written; store a reference", field=where
             )

@@ -26,13 +26,8 @@ class Control:
 
     async def cancel(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
         """End the run; a finished one is left unchanged. Its driver's writes are refused from then on."""
-
-        def decide(run: dict[str, Any]) -> Change | None:
-            definition = self._runtime.registry.serving(run["workflow"], run["version"])
-            keep_for = None if definition is None else definition.retention
-            return operating.cancel(run, self._runtime.clock.now(), reason=reason, by=by, keep_for=keep_for)
-
-        _, changed = await self._operate(run_id, scope, decide)
+        now = self._runtime.clock.now
+        _, changed = await self._operate(run_id, scope, lambda run: operating.cancel(run, now(), reason=reason, by=by))
         if changed and self._worker is not None:
             self._worker.crew.lose(run_id)
         if changed and self._runtime.wakes is not None:

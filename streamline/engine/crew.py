@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+from streamline.domain.statuses import TERMINAL
 from streamline.engine.executor import Executor
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
@@ -79,14 +81,20 @@ class Crew:
             self._room_made.clear()
             await self._room_made.wait()
 
-    def take(self, run: dict[str, Any], safe_until: float) -> None:
-        """Drive a run that this worker has claimed, as long as the monotonic instant `safe_until` has not come."""
+    def take(self, run: dict[str, Any], safe_until: float, *, tell: bool = True) -> None:
+        """Drive a run that this worker has claimed.
+
+        Args:
+            run: The document.
+            safe_until: Monotonic instant from which on the lease cannot be relied upon.
+            tell: Whether other processes are told of its end: somebody else may have started it, and wait.
+        """
         definition = self._runtime.registry.by_route(run["route"])
         holding = Holding(self._runtime, run, definition, safe_until)
         task = asyncio.ensure_future(self._executor.drive(holding))
         self._tasks[task] = holding
         self._by_run[run["_id"]] = holding
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, tell))
 
     async def finish(self, timeout: float | None) -> None:
         """Return when no run is driven any more, or after `timeout` seconds."""
@@ -103,7 +111,7 @@ class Crew:
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, tell: bool, task: asyncio.Task[None]) -> None:
         holding = self._tasks.pop(task)
         run = holding.run
         if self._by_run.get(run["_id"]) is holding:
@@ -112,5 +120,7 @@ class Crew:
             logger.error("run %s: the executor failed; its lease will run out", run["_id"], exc_info=task.exception())
         if isinstance(run.get("due_at"), datetime):
             self._on_parked(run)
+        if tell and self._runtime.wakes is not None and run.get("status") in TERMINAL:
+            self._runtime.wakes.ended(run["_id"])
         self._room_made.set()
         self._runtime.bus.touch(run["_id"])

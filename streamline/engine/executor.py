@@ -14,7 +14,7 @@ from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
-from streamline.errors import CorruptRun, HeartbeatLost, StreamlineError
+from streamline.errors import CorruptRun, HeartbeatLost, PayloadTooLarge, StreamlineError
 from streamline.settings import Worker
 
 logger = logging.getLogger("streamline.engine")
@@ -36,7 +36,7 @@ class Executor:
                 await self._step(holding)
         except HeartbeatLost:
             logger.info("run %s: the lease was lost; left to its new holder", holding.run["_id"])
-        except CorruptRun as error:
+        except (CorruptRun, PayloadTooLarge) as error:
             await self._quarantine(holding, error)
 
     async def _step(self, holding: Holding) -> None:
@@ -58,12 +58,10 @@ class Executor:
         await holding.commit(lambda run: conclude(run, step, outcome, self._ending(holding, state), chance))
 
     def _ending(self, holding: Holding, state: Encoded | None = None) -> Ending:
-        return Ending(
-            self.runtime.clock.now(), state=state, keep_for=holding.definition.retention, go_on=not holding.stopping
-        )
+        return Ending(self.runtime.clock.now(), state=state, go_on=not holding.stopping)
 
-    async def _quarantine(self, holding: Holding, error: CorruptRun) -> None:
-        logger.error("run %s is corrupt and was failed: %s", holding.run["_id"], error)
+    async def _quarantine(self, holding: Holding, error: StreamlineError) -> None:
+        logger.error("run %s cannot be driven and is failed: %s", holding.run["_id"], error)
         kept = describe(error, None, 0)
         try:
             await holding.commit(lambda run: stepping.quarantine(run, kept, self.runtime.clock.now()))

@@ -13,6 +13,9 @@ from streamline.store import statements
 
 logger = logging.getLogger("streamline.engine")
 
+# Of a period; more than one, so that the pass before the lease runs out is the one that acts.
+_MARGIN = 1.2
+
 
 class Heartbeat:
     """Extends the leases of the runs a worker holds, every quarter of a lease."""
@@ -27,6 +30,7 @@ class Heartbeat:
 
     async def run_once(self) -> float:
         """Extend every lease, give up those that are lost or can no longer be trusted, and return the pause."""
+        began = self._runtime.clock.monotonic()
         self._watch_lag()
         holdings = list(self._held())
         if holdings:
@@ -38,7 +42,7 @@ class Heartbeat:
             if beat.done():
                 beat.result()
         self._last_pass = self._runtime.clock.monotonic()
-        return self._period
+        return max(0.0, self._period - (self._last_pass - began))
 
     async def _beat(self, holdings: list[Holding]) -> None:
         sent = self._runtime.clock.monotonic()
@@ -60,8 +64,8 @@ class Heartbeat:
         return [h for h in holdings if h not in lost]
 
     def _give_up_unsafe(self) -> None:
-        """A lease that could not be extended runs out: stop before anybody can have taken the run."""
-        margin = min(self._period / 2, 1.0)
+        """A lease that will have run out by the next pass is given up now, before anybody can have taken the run."""
+        margin = _MARGIN * self._period
         now = self._runtime.clock.monotonic()
         for holding in self._held():
             if now > holding.safe_until - margin and not holding.over:

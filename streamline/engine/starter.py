@@ -147,7 +147,7 @@ class Starter:
         def follow(stored: Answer) -> None:
             worker.crew.unreserve(1)
             if _is_inserted(stored):
-                worker.crew.take(run, sent + worker.settings.lease_seconds)
+                worker.crew.take(run, sent + worker.settings.lease_seconds, tell=False)
                 self._runtime.bus.publish(run["_id"], tuple(run["events"]))
 
         return follow
@@ -181,6 +181,8 @@ class Starter:
     async def _settled(self, order: Order, outcome: Inserted) -> Started:
         if outcome == "inserted":
             return Started(order.run_id, created=True)
+        if outcome == "id_taken":
+            raise IdempotencyConflict("run_id: a run with this id exists", field="run_id")
         winner = await self._winner(order)
         if winner is None:
             raise IdempotencyConflict(

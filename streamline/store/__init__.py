@@ -5,11 +5,12 @@ from streamline.store.deployment import check_deployment
 from streamline.store.door import Store
 from streamline.store.indexes import ensure_indexes
 from streamline.store.operations import Inserted
-from streamline.store.scope import EVERYTHING, Scope
+from streamline.store.scope import EVERYTHING, UNTENANTED, Scope
 from streamline.store.wakes import Wake, WakeChannel
 
 __all__ = [
     "EVERYTHING",
+    "UNTENANTED",
     "Inserted",
     "Scope",
     "Store",

@@ -30,7 +30,6 @@ def connect(
     database: str | None,
     prefix: str,
     settings: Settings,
-    motor: bool = False,
 ) -> Driver:
     """Return a driver for `target`; nothing is sent yet.
 
@@ -38,15 +37,14 @@ def connect(
         target: A ``mongodb://`` URI, a client or a database, of PyMongo's async API or of Motor.
         database: Name of the database; default the URI's or the given database's, else ``streamline``.
         prefix: Beginning of the names of the engine's collections.
-        settings: Limits of calls.
-        motor: Whether a client made from a URI is Motor's.
+        settings: Limits of calls, and which driver a URI is opened with.
 
     Raises:
         UnsafeDeployment: The target is of no known kind, or cannot be parsed.
     """
     owned, client, name = isinstance(target, str), target, None
     if isinstance(target, str):
-        client = _client_of(target, motor=motor)
+        client = _client_of(target, motor=settings.driver == "motor")
     elif _kind(target) in ("AsyncDatabase", "AsyncIOMotorDatabase"):
         client, name = target.client, target.name
     elif _kind(target) not in ("AsyncMongoClient", "AsyncIOMotorClient"):

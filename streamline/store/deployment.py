@@ -18,6 +18,7 @@ logger = logging.getLogger("streamline.store")
 
 _WIRE_OF_5_0 = 13
 _PATIENT_PAUSE = 0.2
+_NOTABLE_OFFSET = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ async def check_deployment(driver: Driver, clock: Clock, *, patience: float) -> 
     if hello.get("arbiters"):
         logger.warning("the replica set has an arbiter: majority writes stall when a data-bearing member is away")
     offset = clock.calibrate(hello["localTime"], round_trip=round_trip)
+    if abs(offset) > _NOTABLE_OFFSET:
+        logger.warning(
+            "this machine's clock is %.1f s behind the server's; the server's time is used", offset.total_seconds()
+        )
     return Deployment(replica_set, offset)
 
 

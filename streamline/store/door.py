@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 from pymongo.errors import PyMongoError
 
 from streamline.clock import Clock
-from streamline.errors import IdempotencyConflict, StoreUnavailable
+from streamline.errors import CorruptRun, IdempotencyConflict, PayloadTooLarge, StoreUnavailable, StreamlineError
 from streamline.ids import new_token
 from streamline.settings import Settings
 from streamline.store import statements
@@ -30,6 +30,7 @@ T = TypeVar("T")
 Probe = Callable[[str, int], None]
 
 _DUPLICATE = 11000
+_TOO_LARGE = (10334, 17419, 17420)
 _INSERTS_IN_A_COMMAND = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
@@ -115,7 +116,7 @@ class Store:
     async def _send_updates(self, batch: list[Write]) -> list[bool | Exception]:
         rows = [{"q": write.filter, "u": write.update} for write in batch]
         answer = await self.persist(lambda: self._update(rows))
-        failed = {error["index"]: _conflict(error) for error in answer.get("writeErrors", ())}
+        failed = {error["index"]: _refusal(error) for error in answer.get("writeErrors", ())}
         if answer["n"] == len(batch):
             return [True] * len(batch)
         shown = await self._shown_marks([write.run_id for write in batch])
@@ -137,7 +138,7 @@ class Store:
         if error is None or insert.mark in shown.get(insert.run_id, ()):
             return "inserted"
         if error["code"] != _DUPLICATE:
-            return StoreUnavailable(f"the database refused a new run (code {error['code']})")
+            return _refusal(error)
         return "id_taken" if insert.run_id in shown else "key_taken"
 
     async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -186,7 +187,10 @@ class _Unacknowledged(PyMongoError):
     """The server cannot confirm that all of a command took effect and will last; all of it can be sent again."""
 
 
-def _conflict(error: dict[str, Any]) -> Exception:
+def _refusal(error: dict[str, Any]) -> StreamlineError:
+    """Sending such a statement again would change nothing."""
     if error.get("code") == _DUPLICATE:
         return IdempotencyConflict("the idempotency key is held by another active run", field="idempotency_key")
-    return StoreUnavailable(f"the database refused a write (code {error.get('code')})")
+    if error.get("code") in _TOO_LARGE:
+        return PayloadTooLarge("the run would be larger than the database can hold", field="run")
+    return CorruptRun(f"the database cannot apply a write to what is stored (code {error.get('code')})")

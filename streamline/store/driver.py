@@ -97,11 +97,6 @@ class Driver:
         finally:
             await _settled(cursor.close())
 
-    async def index_names(self, collection: str) -> set[str]:
-        """Return the names of a collection's indexes; none where there is no such collection."""
-        cursor = await _settled(self.database[collection].list_indexes())
-        return {index["name"] for index in await cursor.to_list(None)}
-
     async def close(self) -> None:
         """Close the client if it was made here."""
         if self._owned:

@@ -73,15 +73,12 @@ async def ensure_indexes(driver: Driver) -> None:
     Raises:
         UnsafeDeployment: An index of the same name exists with another definition, or stored runs break a unique one.
     """
-    present = await driver.index_names(driver.runs)
-    missing = [index.specification() for index in RUN_INDEXES if index.name not in present]
-    if not missing:
-        return
+    specifications = [index.specification() for index in RUN_INDEXES]
     try:
-        await driver.command({"createIndexes": driver.runs, "indexes": missing})
+        await driver.command({"createIndexes": driver.runs, "indexes": specifications})
     except OperationFailure as error:
         if error.code in (*_CONFLICTS, _DUPLICATES):
-            names = ", ".join(index["name"] for index in missing)
+            names = ", ".join(index.name for index in RUN_INDEXES)
             raise UnsafeDeployment(
                 f"indexes of {driver.runs}: one of {names} conflicts with what is stored; drop the older index of that "
                 "name, or end the runs that share an idempotency key, then call ensure_indexes() again",

@@ -9,8 +9,6 @@ from pymongo.errors import (
     NetworkTimeout,
     OperationFailure,
     PyMongoError,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
     WriteConcernError,
 )
 
@@ -48,10 +46,6 @@ _PASSING = frozenset(
 _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError", "RetryableError", "SystemOverloadedError")
 _DENIED = frozenset({13, 18, 8000})
 _UNREADABLE = frozenset({2, 9, 14})
-
-__all__ = ["NOT_SENT", "is_passing", "is_passing_code", "translate"]
-
-NOT_SENT = (ServerSelectionTimeoutError, WaitQueueTimeoutError)
 
 
 def is_passing(error: PyMongoError) -> bool:

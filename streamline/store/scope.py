@@ -23,7 +23,8 @@ class Scope:
         """Return `query` for this scope only; a condition on the tenant inside it can narrow, never widen."""
         if self.everything:
             return query
-        return {"$and": [{"tenant_id": {"$eq": self.tenant_id}}, query]}
+        scoped = {"tenant_id": {"$eq": self.tenant_id}}
+        return {"$and": [scoped, query]} if "tenant_id" in query else {**scoped, **query}
 
     def admits(self, document: Mapping[str, Any]) -> bool:
         """Return whether a document is in scope."""
@@ -31,3 +32,4 @@ class Scope:
 
 
 EVERYTHING = Scope(everything=True)
+UNTENANTED = Scope()

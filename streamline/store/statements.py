@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.statuses import CLAIMABLE, RUN_STATUSES, TERMINAL
+from streamline.domain.statuses import CLAIMABLE
 from streamline.store.compile import compile_guard, compile_update
 from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Sort, Write, WriteMany
 
@@ -83,14 +83,6 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
         limit=limit,
         hint="runs_due",
     )
-
-
-def find_ended(run_ids: Sequence[str]) -> Find:
-    """Find which of the given runs have ended.
-
-    Index: _id.
-    """
-    return Find("find_ended", {"_id": {"$in": list(run_ids)}, "status": {"$in": sorted(TERMINAL)}})
 
 
 def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
@@ -171,8 +163,3 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     Index: _id, runs_active_key.
     """
     return Insert("insert_run", {**document, "born": mark}, weight)
-
-
-def list_statuses() -> tuple[str, ...]:
-    """Return every status that `count_runs` can report."""
-    return RUN_STATUSES

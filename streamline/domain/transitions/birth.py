@@ -63,6 +63,9 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     }
     if order.idempotency_key is not None:
         run |= {"idempotency_key": order.idempotency_key, "active_key": order.idempotency_key}
+    if definition.retention:
+        # Whoever ends the run, be it a process that does not know the workflow, can tell how long it is kept.
+        run["retention"] = {status: kept.total_seconds() for status, kept in definition.retention.items()}
     if order.tags:
         run["tags"] = list(order.tags)
     if order.metadata:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.statuses import RETRIABLE, TERMINAL
-from streamline.domain.transitions.writing import Document, operated
+from streamline.domain.transitions.writing import Document, finished, operated
 from streamline.errors import AlreadyFinished, IllegalTransition
 
 
-def cancel(
-    run: Document,
-    now: datetime,
-    *,
-    reason: str | None,
-    by: str | None,
-    keep_for: Mapping[str, timedelta] | None = None,
-) -> Change | None:
+def cancel(run: Document, now: datetime, *, reason: str | None, by: str | None) -> Change | None:
     """Return the change that ends the run and fences its driver off, or None where it has ended already."""
     if run["status"] in TERMINAL:
         return None
     told = {"at": now} | ({"reason": reason} if reason is not None else {}) | ({"by": by} if by is not None else {})
     error = {"code": "run.cancelled", "type": "RunCancelled", "message": reason or "the run was cancelled"}
-    put = {"status": "cancelled", "ended_at": now, "cancel": told, "error": {**error, **_where(run)}}
-    if keep_for and "cancelled" in keep_for:
-        put["expire_at"] = now + keep_for["cancelled"]
-    put |= _stopped_step(run)
+    put = finished(run, "cancelled", now) | {"cancel": told, "error": {**error, **_where(run)}} | _stopped_step(run)
     return operated(
         run, now, put, ("run.cancelled", _without(told, "at")), drop=("lease", "due_at", "active_key", "paused")
     )

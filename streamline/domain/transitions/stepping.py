@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.payloads import NO_VALUE, Encoded
-from streamline.domain.transitions.writing import Document, Entry, driven
+from streamline.domain.transitions.writing import Document, Entry, driven, events_after, finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,11 @@ class Ending:
     Args:
         now: The present instant.
         state: The run's state where the handler changed it.
-        keep_for: How long the run is kept if this ends it, by status; absent statuses are kept for ever.
         go_on: Whether the same worker begins the next step; False lets go of the run in the same write.
     """
 
     now: datetime
     state: Encoded | None = None
-    keep_for: Mapping[str, timedelta] | None = None
     go_on: bool = True
 
 
@@ -52,7 +50,7 @@ def skip(run: Document, ending: Ending, error: Mapping[str, Any] | None = None) 
 def fail(run: Document, error: Mapping[str, Any], ending: Ending, *, event: str = "run.failed") -> Change:
     """Return the change that fails the step and with it the run."""
     put = _ended(run, "failed", ending) | {f"steps.{run['cursor']}.error": dict(error)}
-    put |= _finished("failed", ending) | {"error": dict(error)}
+    put |= finished(run, "failed", ending.now) | {"error": dict(error)}
     told = {"error": dict(error)}
     entries = (("step.failed", _of_step(run) | told), (event, told))
     return driven(run, ending.now, put, *entries, drop=_LET_GO_FOR_EVER)
@@ -102,8 +100,12 @@ def save(run: Document, state: Encoded, now: datetime) -> Change:
 
 def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change:
     """Return the change that fails a claimed run of which nothing but its lease can be relied upon."""
-    put = {"status": "failed", "error": dict(error), "ended_at": now, "updated_at": now, "rev": _next_rev(run)}
-    return Change(guard={"lease.token": run["lease"]["token"]}, put=put, drop=_LET_GO_FOR_EVER)
+    put = {**finished(run, "failed", now), "error": dict(error), "updated_at": now, "rev": _next_rev(run)}
+    events: tuple[Mapping[str, Any], ...] = ()
+    if isinstance(run.get("events"), list) and isinstance(run.get("event_seq"), int):
+        events = events_after(run["event_seq"], now, (("run.failed", {"error": dict(error)}),))
+        put["event_seq"] = events[-1]["seq"]
+    return Change(guard={"lease.token": run["lease"]["token"]}, put=put, drop=_LET_GO_FOR_EVER, events=events)
 
 
 def release(run: Document, now: datetime) -> Change:
@@ -123,7 +125,7 @@ def _advance(
         stored, growth = _stored_state(run, ending.state)
         put, weight = put | stored, weight + growth
     if k + 1 == len(run["steps"]):
-        put |= _finished("done", ending) | {"output": output.value}
+        put |= finished(run, "done", ending.now) | {"output": output.value}
         drop = (*drop, *_LET_GO_FOR_EVER)
         return driven(run, ending.now, put, event, ("run.done", {}), drop=drop, weight=weight + output.size)
     put["cursor"] = k + 1
@@ -162,13 +164,6 @@ def _begun(run: Document) -> dict[str, Any]:
     if "news" not in run["lease"] or (run["steps"][k]["status"] == "waiting" and "started_at" in run["steps"][k]):
         return {}
     return {f"steps.{k}.started_at": run["lease"]["at"]}
-
-
-def _finished(status: str, ending: Ending) -> dict[str, Any]:
-    put: dict[str, Any] = {"status": status, "ended_at": ending.now}
-    if ending.keep_for and status in ending.keep_for:
-        put["expire_at"] = ending.now + ending.keep_for[status]
-    return put
 
 
 def _parked(run: Document, due_at: datetime) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from streamline.domain.change import Change
@@ -72,3 +72,12 @@ def claim_news(run: Document) -> tuple[Entry, ...]:
     if lease["news"] != "recovered":
         return (entry,)
     return (("run.recovered", {"at": lease["at"], "recovery_count": run["recovery_count"]}), entry)
+
+
+def finished(run: Document, status: str, now: datetime) -> dict[str, Any]:
+    """Return the fields that every end of a run sets, whichever it is."""
+    put: dict[str, Any] = {"status": status, "ended_at": now}
+    retention = run.get("retention")
+    if isinstance(retention, Mapping) and status in retention:
+        put["expire_at"] = now + timedelta(seconds=retention[status])
+    return put
