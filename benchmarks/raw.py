@@ -28,6 +28,7 @@ class Raw:
         """Store what is updated, and let the driver open its connections."""
         self._revisions = [0] * LANES
         await self._lanes.insert_many([{"_id": lane, "rev": 0} for lane in range(LANES)])
+        await self._runs.insert_one({"_id": next(self._numbers)})
         await self.updates(2 * LANES)
 
     async def update(self, lane: int) -> None:

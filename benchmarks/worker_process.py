@@ -99,7 +99,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 async def next_order() -> str:
     """Return the next line of the input; its end means that the benchmark is gone."""
-    line = await asyncio.to_thread(sys.stdin.readline)
+    line: str = await asyncio.to_thread(sys.stdin.readline)
     if not line:
         os._exit(1)
     return line.strip()

@@ -13,15 +13,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, overload
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
 
 from streamline.clock import Clock
-from streamline.errors import CorruptRun, IdempotencyConflict, PayloadTooLarge, StoreUnavailable, StreamlineError
+from streamline.errors import (
+    CorruptRun,
+    IdempotencyConflict,
+    InvalidQuery,
+    PayloadTooLarge,
+    StoreUnavailable,
+    StreamlineError,
+)
 from streamline.ids import new_token
 from streamline.settings import Settings
 from streamline.store import statements
 from streamline.store.driver import DURABLE, Driver
-from streamline.store.lanes import Lanes, Traffic
+from streamline.store.lanes import Lanes, Traffic, fitting
 from streamline.store.operations import Aggregate, Document, Find, Insert, Inserted, Write, WriteMany
 from streamline.store.outcomes import is_passing, is_passing_code, translate
 from streamline.store.scope import EVERYTHING, Scope
@@ -30,6 +37,7 @@ T = TypeVar("T")
 Probe = Callable[[str, int], None]
 
 _DUPLICATE = 11000
+_UNREADABLE = frozenset({2, 9, 14})
 _TOO_LARGE = (10334, 17419, 17420)
 _INSERTS_IN_A_COMMAND = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
@@ -89,8 +97,9 @@ class Store:
     async def insert_many(self, inserts: Sequence[Insert]) -> list[Inserted]:
         """Carry out many inserts in few commands; answers come in the order given."""
         answers: list[Inserted | Exception] = []
-        for first in range(0, len(inserts), _INSERTS_IN_A_COMMAND):
-            answers += await self._send_inserts(list(inserts[first : first + _INSERTS_IN_A_COMMAND]))
+        while len(answers) < len(inserts):
+            rest = inserts[len(answers) :]
+            answers += await self._send_inserts(list(rest[: fitting(rest, min(len(rest), _INSERTS_IN_A_COMMAND))]))
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
@@ -106,12 +115,21 @@ class Store:
 
     async def _send(self, statement: WriteMany | Find | Aggregate) -> int | list[Document]:
         async with self._gate:
-            if isinstance(statement, Find):
-                return await self.driver.find(self.driver.runs, statement)
-            if isinstance(statement, Aggregate):
-                return await self.driver.aggregate(self.driver.runs, statement)
+            if isinstance(statement, (Find, Aggregate)):
+                return await self._read(statement)
             answer = await self._update([{"q": statement.filter, "u": statement.update, "multi": True}])
             return int(answer["n"])
+
+    async def _read(self, statement: Find | Aggregate) -> list[Document]:
+        try:
+            if isinstance(statement, Find):
+                return await self.driver.find(self.driver.runs, statement)
+            return await self.driver.aggregate(self.driver.runs, statement)
+        except OperationFailure as error:
+            if error.code in _UNREADABLE:
+                # The engine's own reads are well-formed: what the server cannot read came in with a user's filter.
+                raise InvalidQuery("match: the database cannot read the filter", field="match") from error
+            raise
 
     async def _send_updates(self, batch: list[Write]) -> list[bool | Exception]:
         rows = [{"q": write.filter, "u": write.update} for write in batch]
@@ -152,7 +170,10 @@ class Store:
         return await self._write({"insert": self.driver.runs, "documents": documents, "ordered": False})
 
     async def _write(self, command: dict[str, Any]) -> dict[str, Any]:
-        answer = await self.driver.command({**command, "writeConcern": DURABLE})
+        try:
+            answer = await self.driver.command({**command, "writeConcern": DURABLE})
+        except DocumentTooLarge as error:
+            raise PayloadTooLarge("the run would be larger than the database can hold", field="run") from error
         doubts = [answer["writeConcernError"]] if "writeConcernError" in answer else []
         if any(is_passing_code(doubt.get("code")) for doubt in (*doubts, *answer.get("writeErrors", ()))):
             raise _Unacknowledged

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from streamline.store.operations import Insert, Write
@@ -17,7 +17,19 @@ S = TypeVar("S", Write, Insert)
 R = TypeVar("R")
 
 _WORTH_HALVING = 16
+# The driver encodes a command as one document of 16 MiB at most; a row is more than its users' values.
 WEIGHT_MAX = 8 * 1024 * 1024
+_ROW = 4096
+
+
+def fitting(statements: Iterable[Write | Insert], most: int) -> int:
+    """Return how many of the statements, at least one and at most `most`, one command may hold."""
+    weight = 0
+    for count, statement in enumerate(statements):
+        weight += statement.weight + _ROW
+        if count == most or (count and weight > WEIGHT_MAX):
+            return count
+    return most
 
 
 class Traffic:
@@ -104,13 +116,8 @@ class Lanes(Generic[S, R]):
         self._traffic.landed()
 
     def _take(self) -> list[tuple[S, asyncio.Future[R]]]:
-        share, taken, weight = self._share(), [self._queue.popleft()], 0
-        while self._queue and len(taken) < share:
-            weight += self._queue[0][0].weight
-            if weight > WEIGHT_MAX:
-                break
-            taken.append(self._queue.popleft())
-        return taken
+        count = fitting((statement for statement, _ in self._queue), self._share())
+        return [self._queue.popleft() for _ in range(count)]
 
     def _share(self) -> int:
         """Where no command is in flight, half of many leaves first: the server works on it while the rest is sent."""

@@ -12,7 +12,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from streamline.errors import InvalidQuery, StoreUnavailable, StreamlineError, UnsafeDeployment
+from streamline.errors import StoreUnavailable, StreamlineError, UnsafeDeployment
 
 # Failovers, shutdowns, interrupted and timed-out operations: the same statement may succeed a moment later.
 _PASSING = frozenset(
@@ -45,7 +45,6 @@ _PASSING = frozenset(
 )
 _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError", "RetryableError", "SystemOverloadedError")
 _DENIED = frozenset({13, 18, 8000})
-_UNREADABLE = frozenset({2, 9, 14})
 
 
 def is_passing(error: PyMongoError) -> bool:
@@ -69,8 +68,5 @@ def translate(error: PyMongoError) -> StreamlineError:
     """Return the error to show a user: without the values that the driver's message repeats."""
     if isinstance(error, OperationFailure) and error.code in _DENIED:
         return UnsafeDeployment(f"the database refuses the engine's user (code {error.code})", field="target")
-    if isinstance(error, OperationFailure) and error.code in _UNREADABLE:
-        # The engine's own statements are well-formed: what the server cannot read came in with a query.
-        return InvalidQuery(f"match: the database cannot read the filter (code {error.code})", field="match")
     code = f" (code {error.code})" if isinstance(error, OperationFailure) else ""
     return StoreUnavailable(f"the database could not carry out a statement: {type(error).__name__}{code}")

@@ -31,7 +31,9 @@ def draft(run_id: str, due_at: datetime = NOW, *, definition: Definition = FLOW,
     return queued(Order(run_id, definition, {"n": 1}, **order), NOW, due_at) | {"born": f"born-{run_id}"}
 
 
-def held(run_id: str, token: str = "token", until: datetime = NOW + timedelta(seconds=30), **order: Any) -> dict[str, Any]:
+def held(
+    run_id: str, token: str = "token", until: datetime = NOW + timedelta(seconds=30), **order: Any
+) -> dict[str, Any]:
     """A run whose first step is being carried out."""
     run = draft(run_id, **order)
     del run["due_at"]

@@ -71,7 +71,11 @@ def add_one(run_id: str, rev: int, mark: str) -> Any:
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
-@pytest.mark.parametrize("error", [*PASSING, *NOT_SENT], ids=lambda error: f"{type(error).__name__}{error.code if isinstance(error, OperationFailure) else ''}")
+@pytest.mark.parametrize(
+    "error",
+    [*PASSING, *NOT_SENT],
+    ids=lambda error: f"{type(error).__name__}{error.code if isinstance(error, OperationFailure) else ''}",
+)
 async def test_a_write_whose_answer_is_lost_happens_once(
     store: Store, wire: Driver, runs: Any, error: Exception, *, after: bool, times: int
 ) -> None:
@@ -87,7 +91,9 @@ async def test_a_write_whose_answer_is_lost_happens_once(
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
-async def test_an_insert_whose_answer_is_lost_happens_once(store: Store, wire: Driver, runs: Any, *, after: bool) -> None:
+async def test_an_insert_whose_answer_is_lost_happens_once(
+    store: Store, wire: Driver, runs: Any, *, after: bool
+) -> None:
     await runs.insert_one(draft("taken", idempotency_key="k"))
     fault = Fault(wire, "insert")
     fault.errors, fault.after = [AutoReconnect("closed")] * 2, after
@@ -100,12 +106,16 @@ async def test_an_insert_whose_answer_is_lost_happens_once(store: Store, wire: D
     assert await runs.count_documents({}) == 2
 
 
-async def test_an_insert_that_another_worker_took_up_meanwhile_was_still_an_insert(store: Store, wire: Driver, runs: Any) -> None:
+async def test_an_insert_that_another_worker_took_up_meanwhile_was_still_an_insert(
+    store: Store, wire: Driver, runs: Any
+) -> None:
     fault = Fault(wire, "insert")
     fault.errors = [AutoReconnect("closed")]
 
     async def advance() -> None:
-        await runs.update_one({"_id": "r"}, {"$set": {"mark": "another's", "status": "done"}, "$unset": {"active_key": ""}})
+        await runs.update_one(
+            {"_id": "r"}, {"$set": {"mark": "another's", "status": "done"}, "$unset": {"active_key": ""}}
+        )
 
     fault.meanwhile = advance
     insert = statements.insert_run(draft("r", idempotency_key="k"), "m1", 0)
@@ -127,7 +137,10 @@ async def test_a_claim_whose_answer_is_lost_is_read_back(store: Store, wire: Dri
 
 async def test_a_write_that_the_server_could_not_confirm_is_sent_again(store: Store, wire: Driver, runs: Any) -> None:
     await runs.insert_one(draft("r"))
-    real, answers = wire.command, [{"writeConcernError": {"code": 11602}}, {"writeErrors": [{"index": 0, "code": 189}], "n": 0}]
+    real, answers = (
+        wire.command,
+        [{"writeConcernError": {"code": 11602}}, {"writeErrors": [{"index": 0, "code": 189}], "n": 0}],
+    )
 
     async def doubtful(command: Any) -> Any:
         answer = await real(command)
@@ -178,7 +191,9 @@ async def test_a_database_that_stays_away_is_reported_in_the_end(wire: Driver, r
     assert await store.run(add_one("r", 1, "m")) is False
 
 
-async def test_a_read_is_tried_again_too(store: Store, wire: Driver, runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_read_is_tried_again_too(
+    store: Store, wire: Driver, runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await runs.insert_one(draft("r"))
     real, failures = wire.find, [AutoReconnect("closed"), NetworkTimeout("late")]
 

@@ -48,7 +48,9 @@ async def race(store: Store, claim: Any, claimers: int, limit: int) -> list[str]
 
 
 @pytest.mark.parametrize(("claimers", "limit"), [(16, 20), (8, 1)])
-async def test_due_runs_are_each_won_by_one_of_many_claimers(store: Store, runs: Any, claimers: int, limit: int) -> None:
+async def test_due_runs_are_each_won_by_one_of_many_claimers(
+    store: Store, runs: Any, claimers: int, limit: int
+) -> None:
     ids = [f"r{i:03}" for i in range(200 if limit > 1 else 20)]
     await runs.insert_many([draft(run_id) for run_id in ids])
     won = await race(store, claim_due, claimers, limit)
@@ -68,7 +70,9 @@ async def test_lost_runs_are_each_won_by_one_of_many_claimers(store: Store, runs
 
 async def test_due_and_lost_runs_are_found_in_the_order_of_pickup(store: Store, runs: Any) -> None:
     order = [("c", 5, 1), ("d", 5, 3), ("a", 0, 9), ("b", 0, 20), ("e", -1, 99)]
-    await runs.insert_many([draft(name, NOW - timedelta(seconds=100 - age), priority=p) for name, p, age in order[::-1]])
+    await runs.insert_many(
+        [draft(name, NOW - timedelta(seconds=100 - age), priority=p) for name, p, age in order[::-1]]
+    )
     found = await store.run(statements.find_due(ROUTES, NOW, 4))
     assert [document["_id"] for document in found] == ["c", "d", "a", "b"]
     await runs.insert_many([held(name, until=NOW - timedelta(seconds=i)) for i, name in enumerate("xyz")])
@@ -78,7 +82,10 @@ async def test_due_and_lost_runs_are_found_in_the_order_of_pickup(store: Store, 
 
 async def test_a_claim_that_is_repeated_takes_nothing_more(store: Store, runs: Any) -> None:
     await runs.insert_many([draft("due"), held("lost", until=NOW)])
-    for run_id, claim in (("due", take_due(ROUTES, NOW, lease("t"), by=NOW)), ("lost", take_expired(ROUTES, NOW, lease("t")))):
+    for run_id, claim in (
+        ("due", take_due(ROUTES, NOW, lease("t"), by=NOW)),
+        ("lost", take_expired(ROUTES, NOW, lease("t"))),
+    ):
         assert await store.run(statements.claim_runs([run_id], claim)) == 1
         before = await runs.find_one({"_id": run_id})
         assert await store.run(statements.claim_runs([run_id], claim)) == 0
@@ -100,7 +107,9 @@ async def test_a_claim_that_is_repeated_takes_nothing_more(store: Store, runs: A
     ],
     ids=repr,
 )
-async def test_a_run_that_is_no_longer_up_for_taking_is_not_taken(store: Store, runs: Any, obstacle: dict[str, Any]) -> None:
+async def test_a_run_that_is_no_longer_up_for_taking_is_not_taken(
+    store: Store, runs: Any, obstacle: dict[str, Any]
+) -> None:
     await runs.insert_one(draft("r") | obstacle)
     before = await runs.find_one({"_id": "r"})
     claim = take_due(ROUTES, NOW, lease("t"), by=NOW)
@@ -137,9 +146,11 @@ async def test_a_beat_extends_the_leases_that_are_still_held_and_no_other(store:
     assert until == {"a": later, "b": later, "c": UNTIL}
 
 
-async def test_ended_runs_and_leases_are_read_back(store: Store, runs: Any) -> None:
-    await runs.insert_many([held("a", "mine"), ended("b"), ended("c", "compensated"), draft("d")])
-    found = await store.run(statements.find_ended(["a", "b", "c", "d", "gone"]))
-    assert sorted(document["_id"] for document in found) == ["b", "c"]
-    found = await store.run(statements.find_leases(["a", "d", "gone"]))
-    assert {document["_id"]: document.get("lease") for document in found} == {"a": {"token": "mine"}, "d": None}
+async def test_leases_are_read_back(store: Store, runs: Any) -> None:
+    await runs.insert_many([held("a", "mine"), ended("b"), draft("c")])
+    found = await store.run(statements.find_leases(["a", "b", "c", "gone"]))
+    assert {document["_id"]: document.get("lease") for document in found} == {
+        "a": {"token": "mine"},
+        "b": None,
+        "c": None,
+    }

@@ -20,7 +20,9 @@ async def crowd(store: Store, runs: Any) -> Any:
     """Many runs that are not due: asleep over three priorities, and some that wait without a time or have ended."""
     made: list[dict[str, Any]] = []
     for i in range(ASLEEP):
-        made.append(draft(f"asleep{i}", NOW + timedelta(hours=1, seconds=i), priority=(0, 0, 5, -5)[i % 4]) | {"events": []})
+        made.append(
+            draft(f"asleep{i}", NOW + timedelta(hours=1, seconds=i), priority=(0, 0, 5, -5)[i % 4]) | {"events": []}
+        )
     made += [ended(f"done{i}") | {"events": []} for i in range(500)]
     made += [held(f"held{i}") | {"events": []} for i in range(500)]
     for waiting in (draft(f"waiting{i}") | {"events": []} for i in range(500)):
@@ -47,7 +49,12 @@ async def test_an_empty_poll_looks_at_few_keys(crowd: Any, database: Any) -> Non
     plan = await explain(database, due)
     assert plan.found == 4
     assert plan.keys <= 40
-    assert [each["_id"] async for each in crowd.find(due.filter).sort(list(due.sort))] == ["due1", "due3", "due0", "due2"]
+    assert [each["_id"] async for each in crowd.find(due.filter).sort(list(due.sort))] == [
+        "due1",
+        "due3",
+        "due0",
+        "due2",
+    ]
 
     plan = await explain(database, statements.find_due(ROUTES, NOW + timedelta(days=1), 10))
     assert plan.found == 10

@@ -62,7 +62,9 @@ async def test_indexes_of_the_users_own_are_left_alone(wire: Driver, runs: Any) 
 
 
 @pytest.mark.parametrize("index", RUN_INDEXES, ids=lambda index: index.name)
-async def test_an_index_of_the_same_name_with_another_definition_is_refused(wire: Driver, runs: Any, index: Any) -> None:
+async def test_an_index_of_the_same_name_with_another_definition_is_refused(
+    wire: Driver, runs: Any, index: Any
+) -> None:
     await runs.create_index([("something_else", 1)], name=index.name)
     with pytest.raises(UnsafeDeployment) as caught:
         await ensure_indexes(wire)

@@ -27,25 +27,25 @@ def channel(wire: Driver, sender: str) -> WakeChannel:
 async def listening(wire: Driver, sender: str) -> AsyncIterator[list[Wake]]:
     """The wakes that one process hears, once its cursor stands."""
     heard: list[Wake] = []
-    probe = channel(wire, "probe")
+    stands, probe = asyncio.Event(), channel(wire, "probe")
 
     async def listen() -> None:
         while True:
             async for wake in channel(wire, sender).listen():
-                heard.append(wake)
+                if wake.ended == ("probe",):
+                    stands.set()
+                else:
+                    heard.append(wake)
             await asyncio.sleep(0.01)
 
-    task = asyncio.ensure_future(listen())
-
-    async def stands() -> bool:
+    async def probed() -> bool:
         probe.ended("probe")
         await probe.close()
-        return bool(heard)
+        return stands.is_set()
 
+    task = asyncio.ensure_future(listen())
     try:
-        await eventually(stands, every=0.05)
-        await asyncio.sleep(0.1)
-        heard.clear()
+        await eventually(probed, every=0.05)
         yield heard
     finally:
         task.cancel()
@@ -88,7 +88,9 @@ async def test_a_process_does_not_hear_itself(ready: Driver) -> None:
     assert heard == [Wake({}, ended=("theirs",))]
 
 
-async def test_what_is_said_together_is_sent_together_and_the_earliest_time_counts(ready: Driver, database: Any) -> None:
+async def test_what_is_said_together_is_sent_together_and_the_earliest_time_counts(
+    ready: Driver, database: Any
+) -> None:
     speaker = channel(ready, "speaker")
     async with listening(ready, "listener") as heard:
         before = await database["streamline.wakes"].count_documents({"by": "speaker"})

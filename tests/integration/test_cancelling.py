@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, RetryPolicy, Workflow
-from streamline.errors import RunCancelled
+from streamline.errors import RunCancelled, StreamlineError
 from tests.waiting import eventually, status_of
 
 
@@ -114,7 +114,7 @@ async def test_a_cancelled_runs_late_calls_are_refused(make_app: Any, runs: Any)
                 ctx.state["late"] = 1
                 try:
                     await late
-                except Exception as error:
+                except StreamlineError as error:
                     errors.append(type(error).__name__)
         finally:
             tried.set()

@@ -55,7 +55,18 @@ SET: list[dict[str, Any]] = [
     {"input": "five"},
     {"size": "large"},
 ]
-UNSET = ["steps", "cursor", "rev", "event_seq", "recovery_count", "events", "input", "created_at", "version", "workflow"]
+UNSET = [
+    "steps",
+    "cursor",
+    "rev",
+    "event_seq",
+    "recovery_count",
+    "events",
+    "input",
+    "created_at",
+    "version",
+    "workflow",
+]
 DAMAGE = [{"$set": change} for change in SET] + [{"$unset": {name: ""}} for name in UNSET]
 
 
@@ -122,7 +133,10 @@ async def test_a_run_whose_route_lies_is_no_obstacle(make_app: Any, runs: Any, w
         {"$set": {"tags": 5}},
         {"$set": {"metadata": 5}},
         {"$set": {"lease": 5}},
-        *[{"$unset": {name: ""}} for name in ("workflow", "version", "priority", "created_at", "attempt", "rev", "input")],
+        *[
+            {"$unset": {name: ""}}
+            for name in ("workflow", "version", "priority", "created_at", "attempt", "rev", "input")
+        ],
     ],
     ids=lambda damage: repr(damage).replace("'", "")[:60],
 )
@@ -156,7 +170,9 @@ async def test_a_page_names_the_damaged_run_on_it(make_app: Any, runs: Any) -> N
     [{"$unset": {"steps": ""}}, {"$set": {"cursor": 9}}, {"$set": {"status": "weird"}}, {"$unset": {"event_seq": ""}}],
     ids=repr,
 )
-async def test_a_damaged_run_is_left_untouched_by_operators(make_app: Any, runs: Any, verb: str, damage: dict[str, Any]) -> None:
+async def test_a_damaged_run_is_left_untouched_by_operators(
+    make_app: Any, runs: Any, verb: str, damage: dict[str, Any]
+) -> None:
     wf = echoing()
     async with make_app(wf, worker=False) as app:
         handle = await app.start(wf, 1)
@@ -172,6 +188,8 @@ async def test_a_run_whose_lease_was_damaged_is_taken_over_in_the_end(make_app: 
     async with make_app(wf, worker=False) as app:
         handle = await app.start(wf, 1)
         lease = {"worker": 5, "token": {"$gt": ""}, "at": LONG_AGO, "until": LONG_AGO}
-        await runs.update_one({"_id": handle.id}, {"$set": {"status": "running", "lease": lease}, "$unset": {"due_at": ""}})
+        await runs.update_one(
+            {"_id": handle.id}, {"$set": {"status": "running", "lease": lease}, "$unset": {"due_at": ""}}
+        )
         assert await app.tick() == 1
         assert await handle.status() == "done"

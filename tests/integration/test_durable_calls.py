@@ -99,7 +99,7 @@ async def test_a_plain_function_may_return_an_awaitable(make_app: Any) -> None:
         return 3
 
     async def handler(ctx: Context[Any]) -> int:
-        return await ctx.call("key", lambda: three())
+        return await ctx.call("key", lambda: three())  # noqa: PLW0108 - what is called is plain
 
     assert (await only(make_app, handler)).output == 3
 
@@ -414,11 +414,11 @@ async def test_a_handler_cannot_swallow_a_suspension(make_app: Any) -> None:
         entered.append(1)
         try:
             await ctx.sleep(0.02)
-        except Exception:
+        except Exception:  # noqa: BLE001 - what users write
             return "swallowed by except Exception"
         try:
             await ctx.sleep(0.02)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - what users write
             return "swallowed by except BaseException"
         return "woken"
 

@@ -52,7 +52,9 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize(
-    ("given", "end"), [(None, ["step.done", "run.done"]), ("fail", ["step.failed", "run.failed"])], ids=["done", "failed"]
+    ("given", "end"),
+    [(None, ["step.done", "run.done"]), ("fail", ["step.failed", "run.failed"])],
+    ids=["done", "failed"],
 )
 async def test_events_tell_the_story_of_a_run(make_app: Any, given: Any, end: list[str]) -> None:
     wf = three_steps()

@@ -234,7 +234,12 @@ async def test_weak_concerns_of_the_client_do_not_weaken_the_engine(mongo_uri: s
 
     wf = echoing()
     client = AsyncMongoClient(
-        mongo_uri, w=1, journal=False, readConcernLevel="local", readPreference="secondaryPreferred", event_listeners=[Listener()]
+        mongo_uri,
+        w=1,
+        journal=False,
+        readConcernLevel="local",
+        readPreference="secondaryPreferred",
+        event_listeners=[Listener()],
     )
     try:
         async with Streamline(client, database=database.name, workflows=[wf], worker=QUICK) as app:
@@ -277,7 +282,19 @@ def test_a_name_and_version_can_be_registered_once() -> None:
         app.register(echoing())
 
 
-@pytest.mark.parametrize("options", [{"worker": "yes"}, {"worker": 5}, {"settings": {}}, {"prefix": ""}, {"prefix": 5}, {"prefix": "a$b"}, {"prefix": "a\0"}], ids=repr)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"worker": "yes"},
+        {"worker": 5},
+        {"settings": {}},
+        {"prefix": ""},
+        {"prefix": 5},
+        {"prefix": "a$b"},
+        {"prefix": "a\0"},
+    ],
+    ids=repr,
+)
 def test_options_that_make_no_sense_are_refused_at_once(options: Any) -> None:
     with pytest.raises((InvalidPolicy, DefinitionError)):
         Streamline("mongodb://h", **options)

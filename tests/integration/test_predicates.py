@@ -36,7 +36,13 @@ def three_steps(**rules: Any) -> tuple[Workflow[Any, Any, Any], list[str]]:
         try:
             return ctx.output(middle).charge_id
         except StepOutputMissing:
-            return ["missing", ctx.outputs.get("middle"), sorted(ctx.outputs), len(ctx.outputs), "middle" in ctx.outputs]
+            return [
+                "missing",
+                ctx.outputs.get("middle"),
+                sorted(ctx.outputs),
+                len(ctx.outputs),
+                "middle" in ctx.outputs,
+            ]
 
     return wf, calls
 
@@ -118,7 +124,9 @@ def raises_later(error: BaseException) -> Any:
     [ValueError("broken"), asyncio.CancelledError(), SystemExit(1), GeneratorExit()],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_predicate_that_raises_fails_the_step(make_app: Any, kind: Any, name: str, error: BaseException) -> None:
+async def test_a_predicate_that_raises_fails_the_step(
+    make_app: Any, kind: Any, name: str, error: BaseException
+) -> None:
     wf, calls = three_steps(**{name: kind(error)})
     async with make_app(wf) as app:
         run = await (await app.start(wf)).wait("10s")
@@ -211,7 +219,12 @@ async def test_a_tolerated_failure_lets_the_run_go_on(make_app: Any) -> None:
     assert run.error is None
     assert run.step("shaky").status == "skipped"
     assert run.step("shaky").error.message == "broken"
-    assert [event.type for event in events if event.step == "shaky"] == ["step.started", "step.retrying", "step.started", "step.skipped"]
+    assert [event.type for event in events if event.step == "shaky"] == [
+        "step.started",
+        "step.retrying",
+        "step.started",
+        "step.skipped",
+    ]
 
 
 async def test_a_tolerated_failure_of_the_last_step_ends_the_run_well(make_app: Any) -> None:

@@ -124,7 +124,10 @@ async def test_runs_created_at_the_same_instant_are_told_apart(make_app: Any, ru
         ({"match": {"metadata.i": {"$in": [1, 2]}}}, ["a2", "a1"]),
         ({"match": {"output.charged": 3}}, ["a3"]),
         ({"match": {"output": {"charged": 3}}}, ["a3"]),
-        ({"match": {"$or": [{"input.amount": 1}, {"$and": [{"metadata.i": 4}, {"input.customer": "bob"}]}]}}, ["a4", "a1"]),
+        (
+            {"match": {"$or": [{"input.amount": 1}, {"$and": [{"metadata.i": 4}, {"input.customer": "bob"}]}]}},
+            ["a4", "a1"],
+        ),
         ({"match": {"input.amount": {"$not": {"$gte": 1}}, "metadata.i": {"$exists": True}}}, ["a7", "a0"]),
         ({"match": {"$nor": [{"input.customer": {"$in": ["ann", "bob"]}}]}, "workflow": "other"}, ["c0", "b1", "b0"]),
         ({"match": {}}, NEWEST_FIRST),
@@ -145,7 +148,13 @@ async def test_the_time_of_creation_bounds_runs(shop: Any) -> None:
     assert await ids_of(shop, created_after=made[1], created_before=made[3]) == ["a2", "a1"]
     assert await ids_of(shop, created_before=made[1]) == ["a0"]
     assert await ids_of(shop, created_after=shop.clock.now() + timedelta(days=1)) == []
-    assert await ids_of(shop, created_after=made[2], workflow="order", status="done", order="created_at") == ["a2", "a3", "a4", "a5", "a6"]
+    assert await ids_of(shop, created_after=made[2], workflow="order", status="done", order="created_at") == [
+        "a2",
+        "a3",
+        "a4",
+        "a5",
+        "a6",
+    ]
 
 
 async def test_runs_are_counted_by_status(shop: Any) -> None:
@@ -260,9 +269,7 @@ async def test_the_same_is_not_counted_either(shop: Any, query: dict[str, Any]) 
         await shop.count_runs(**query)
 
 
-@pytest.mark.parametrize(
-    "verb", ["get", "cancel", "retry", "pause", "unpause", "wait_for_run", "result_of"]
-)
+@pytest.mark.parametrize("verb", ["get", "cancel", "retry", "pause", "unpause", "wait_for_run", "result_of"])
 @pytest.mark.parametrize("run_id", [{"$gt": ""}, {"$exists": True}, None, 5, ["a0"], ""], ids=repr)
 async def test_a_run_id_that_is_no_text_finds_nothing(shop: Any, verb: str, run_id: Any) -> None:
     from streamline.errors import StreamlineError

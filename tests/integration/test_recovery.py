@@ -292,7 +292,9 @@ async def test_a_worker_that_lost_its_run_ends_its_handler(make_app: Any, runs: 
     async with make_app(wf, worker=Worker(lease="800ms")) as app:
         handle = await app.start(wf)
         await entered.wait()
-        await runs.update_one({"_id": handle.id}, {"$set": {"lease.token": "other", "lease.until": app._clock.now() + HOUR}})
+        await runs.update_one(
+            {"_id": handle.id}, {"$set": {"lease.token": "other", "lease.until": app._clock.now() + HOUR}}
+        )
         await asyncio.wait_for(ended.wait(), 10)
         stored = await runs.find_one({"_id": handle.id})
     assert stored["lease"]["token"] == "other"

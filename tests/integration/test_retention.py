@@ -35,7 +35,9 @@ async def ended(app: Any, status: str) -> Any:
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "cancelled"])
-async def test_a_run_that_has_ended_says_when_why_and_until_when_it_is_kept(make_app: Any, runs: Any, status: str) -> None:
+async def test_a_run_that_has_ended_says_when_why_and_until_when_it_is_kept(
+    make_app: Any, runs: Any, status: str
+) -> None:
     async with make_app(ending(retention="7d")) as app:
         run = await ended(app, status)
         stored = await runs.find_one({"_id": run.id})
@@ -45,7 +47,9 @@ async def test_a_run_that_has_ended_says_when_why_and_until_when_it_is_kept(make
     assert not stored.keys() & {"lease", "due_at", "active_key", "paused"}
 
 
-@pytest.mark.parametrize(("status", "kept"), [("done", timedelta(hours=1)), ("failed", None), ("cancelled", timedelta(0))])
+@pytest.mark.parametrize(
+    ("status", "kept"), [("done", timedelta(hours=1)), ("failed", None), ("cancelled", timedelta(0))]
+)
 async def test_retention_may_differ_by_status(make_app: Any, status: str, kept: timedelta | None) -> None:
     async with make_app(ending(retention={"done": "1h", "cancelled": 0})) as app:
         run = await ended(app, status)

@@ -36,7 +36,15 @@ async def test_larger_priorities_go_first_then_older_runs(make_app: Any) -> None
     wf = recording(order)
     handles = []
     async with make_app(wf, worker=False) as app:
-        for name, priority in [("a", 0), ("b", 5), ("c", -7), ("d", 5), ("e", 2**31 - 1), ("f", 0), ("g", -(2**31) + 1)]:
+        for name, priority in [
+            ("a", 0),
+            ("b", 5),
+            ("c", -7),
+            ("d", 5),
+            ("e", 2**31 - 1),
+            ("f", 0),
+            ("g", -(2**31) + 1),
+        ]:
             handles.append(await app.start(wf, name, priority=priority))
             await asyncio.sleep(0.003)
     async with make_app(wf, worker=ONE) as app:

@@ -251,7 +251,12 @@ async def test_the_output_of_a_step_that_does_not_exist_is_asked_for_in_vain(mak
             ctx.output(elsewhere)
         with pytest.raises(StepNotFound):
             ctx.outputs["elsewhere"]
-        return [ctx.outputs.get("elsewhere"), ctx.outputs.get("elsewhere", 5), list(ctx.outputs), "elsewhere" in ctx.outputs]
+        return [
+            ctx.outputs.get("elsewhere"),
+            ctx.outputs.get("elsewhere", 5),
+            list(ctx.outputs),
+            "elsewhere" in ctx.outputs,
+        ]
 
     async with make_app(wf) as app:
         assert await app.run(wf, timeout="20s") == [None, 5, [], False]

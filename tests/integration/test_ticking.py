@@ -172,7 +172,9 @@ async def test_a_cancelled_tick_releases_its_runs(make_app: Any) -> None:
         assert await handle.result(0) == "done"
 
 
-@pytest.mark.parametrize("wish", [{"budget": -1}, {"budget": "soon"}, {"max_runs": -1}, {"max_runs": "all"}, {"max_runs": True}], ids=repr)
+@pytest.mark.parametrize(
+    "wish", [{"budget": -1}, {"budget": "soon"}, {"max_runs": -1}, {"max_runs": "all"}, {"max_runs": True}], ids=repr
+)
 async def test_bounds_that_make_no_sense_are_refused(make_app: Any, wish: dict[str, Any]) -> None:
     async with make_app(echoing(), worker=False) as app:
         await app.start("echo")

@@ -47,5 +47,5 @@ async def _live_until_crash(options: dict[str, Any]) -> None:
             ledger.write("started", run=handle.id, value=value)
         if opening.worker is not None:
             await app.handle(run_id).wait(30)
-            await asyncio.sleep(0.05)  # a death that follows the last write comes a moment after the end of the run
+        await asyncio.sleep(0.05)  # a death that is to follow the last write comes a moment after it
     ledger.write("survived", run=run_id, writes=saboteur.writes)

@@ -93,8 +93,11 @@ def told(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def opening(mongo_uri: str, database_name: str, told: Ledger) -> Opening:
-    return Opening(mongo_uri, database_name, str(told.path), worker=PATIENT)
+def opening(mongo_uri: str, database_name: str, driver: str, told: Ledger) -> Opening:
+    # Each of many apps in one process that listens for wakes would take one of Motor's few threads for itself.
+    return Opening(
+        mongo_uri, database_name, str(told.path), worker=PATIENT, settings={"wake_channel": driver == "pymongo"}
+    )
 
 
 async def until_ended(operator: Streamline, run_id: str) -> None:
