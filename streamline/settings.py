@@ -35,7 +35,7 @@ class Worker:
     concurrency: int = 100
     lease: Duration = "30s"
     poll_interval: Duration = "5s"
-    claim_batch: int = 100
+    claim_batch: int = 256
     drain: Duration = "10s"
     cancel_grace: Duration = "5s"
     max_recoveries: int = 10

@@ -40,9 +40,11 @@ class Absent:
     """Guard: the field is not there, or null."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """One guarded write to one run.
+
+    Nobody alters one; it is not frozen because that costs a call per field, for every write of every run.
 
     Args:
         guard: What must hold of the stored run, by field path; at least one guarded value is changed by the write, so

@@ -18,7 +18,7 @@ from streamline.domain.transitions.stepping import Ending
 from streamline.errors import CorruptRun, InvalidPolicy, RetryAfter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     """The handler returned."""
 

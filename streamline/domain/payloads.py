@@ -24,7 +24,7 @@ _PLAIN = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple}
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """A value as it will be stored, and its size there in bytes."""
 

@@ -19,8 +19,8 @@ from streamline.store import statements
 
 logger = logging.getLogger("streamline.engine")
 
-_CROWDED_WINDOW = 4
-_UNCROWDED_SHARE = 0.9
+_LOST_SHARE = 0.03
+_SPREAD_MAX = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Claimer:
         self._settings = settings
         self._worker_id = worker_id
         self._crew = crew
-        self._crowded = False
+        self._spread = 1.0
 
     def new_lease(self, now: datetime, news: str | None = None) -> dict[str, Any]:
         """Return a lease of this worker from now on."""
@@ -58,14 +58,14 @@ class Claimer:
         """Claim runs that are due by an instant, default now, `limit` at most."""
         now, routes = self._runtime.clock.now(), self._runtime.registry.routes
         by = now if by is None else by
-        window = limit * _CROWDED_WINDOW if self._crowded else limit
+        window = int(limit * self._spread)
         found = await self._runtime.store.run(statements.find_due(routes, by, window))
         ids = [document["_id"] for document in found]
         picked = ids if len(ids) <= limit else random.sample(ids, limit)
         count = await self._take(picked, "claimed", lambda now, lease: take_due(routes, now, lease, by=by))
-        self._crowded = count < _UNCROWDED_SHARE * len(picked)
+        self._adapt_spread(len(picked), count)
         # What was found and cannot be taken must not be looked for again at once.
-        left_over = len(ids) >= window or count < len(picked)
+        left_over = len(ids) >= window or count < len(ids)
         return Claimed(count, more=left_over and (count > 0 or not self._crew.room))
 
     async def expired(self, limit: int) -> Claimed:
@@ -84,6 +84,12 @@ class Claimer:
         until = datetime.fromtimestamp(now.timestamp() + within, tz=now.tzinfo)
         found = await self._runtime.store.run(statements.find_next_due(self._runtime.registry.routes, now, until))
         return found[0]["due_at"] if found else None
+
+    def _adapt_spread(self, picked: int, won: int) -> None:
+        if picked - won > _LOST_SHARE * picked:
+            self._spread = min(self._spread * 2, _SPREAD_MAX)
+        else:
+            self._spread = max(self._spread * 0.95, 1.0)
 
     async def _take(self, ids: list[str], news: str, change: Callable[[datetime, dict[str, Any]], Change]) -> int:
         kept = self._crew.reserve(len(ids))

@@ -63,6 +63,7 @@ class Control:
                 return run, False
             change = self._signed(change)
             if await self._runtime.commit(run, change, scope):
+                self._runtime.bus.touch(run_id)
                 return run, True
             tried = change
         raise StoreUnavailable(f"run {run_id}: somebody else changed it each time")

@@ -120,7 +120,10 @@ class Crew:
             logger.error("run %s: the executor failed; its lease will run out", run["_id"], exc_info=task.exception())
         if isinstance(run.get("due_at"), datetime):
             self._on_parked(run)
-        if tell and self._runtime.wakes is not None and run.get("status") in TERMINAL:
-            self._runtime.wakes.ended(run["_id"])
         self._room_made.set()
-        self._runtime.bus.touch(run["_id"])
+        if run.get("status") not in TERMINAL:
+            self._runtime.bus.touch(run["_id"])
+            return
+        self._runtime.bus.ended(run)
+        if tell and self._runtime.wakes is not None:
+            self._runtime.wakes.ended(run["_id"])

@@ -19,7 +19,7 @@ from streamline.engine.threads import call_guarded
 Verdict = Literal["timeout", "stopping", "lost", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """How a handler ended.
 

@@ -6,7 +6,6 @@ handler must ask for the same calls under the same keys each time; another kind 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -27,7 +26,7 @@ class Memo:
     def __init__(self, holding: Holding, now_of: Any) -> None:
         self._holding = holding
         self._now = now_of
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
         self._asked: set[str] = set()
 
     def find(self, kind: str, key: str | None) -> tuple[str, Mapping[str, Any] | None]:
@@ -53,7 +52,7 @@ class Memo:
 
     def _address(self, kind: str, key: str | None) -> str:
         if key is None:
-            self._counts[kind] += 1
+            self._counts[kind] = self._counts.get(kind, 0) + 1
             address = f"{kind}#{self._counts[kind]}"
         else:
             address = check_path_key(key, "key")

@@ -9,7 +9,6 @@ from typing import Any
 from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
-from streamline.domain.statuses import TERMINAL
 from streamline.engine.registry import Registry
 from streamline.errors import RunNotFound
 from streamline.settings import Settings
@@ -34,8 +33,6 @@ class Runtime:
             return False
         carry_out(run, change)
         self.bus.publish(run["_id"], change.events)
-        if run["status"] in TERMINAL:
-            self.bus.ended(run)
         return True
 
     async def read(

@@ -14,7 +14,7 @@ _PLAIN = frozenset({str, int})
 
 def compile_guard(change: Change) -> dict[str, Any]:
     """Return the filter that holds where the change's guard does."""
-    return {path: _condition(wanted) for path, wanted in change.guard.items()}
+    return {path: wanted if type(wanted) in _PLAIN else _condition(wanted) for path, wanted in change.guard.items()}
 
 
 def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
@@ -33,8 +33,6 @@ def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
 
 
 def _condition(wanted: Any) -> Any:
-    if type(wanted) in _PLAIN:
-        return wanted
     if isinstance(wanted, AtMost):
         return {"$lte": wanted.limit}
     if isinstance(wanted, Counted):

@@ -12,7 +12,7 @@ Sort = Sequence[tuple[str, int]]
 Inserted = Literal["inserted", "id_taken", "key_taken"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Write:
     """One guarded update of one run; answers whether it took effect.
 
@@ -31,7 +31,7 @@ class Write:
         return str(self.filter["_id"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Insert:
     """One new run; answers whether it, or another with its id or key, is there."""
 

@@ -124,14 +124,14 @@ def events_are_whole(evidence: Evidence) -> Iterator[str]:
 
 def recovered_from_the_dead_only(evidence: Evidence) -> Iterator[str]:
     """Between two attempts of a step lies the end of the process that made the first, unless it parked the run."""
-    ends = {entry["name"]: entry["at"] for entry in evidence.entries if entry["what"] in ("kill", "freeze")}
+    ends = [(entry["name"], entry["at"]) for entry in evidence.entries if entry["what"] in ("kill", "freeze")]
     for run_id in evidence.documents:
         parked = {entry["nonce"] for entry in evidence.of(run_id, "leave", why="Suspension")}
         for step in FIVE:
             for one, other in pairwise(evidence.of(run_id, "enter", step=step)):
                 if one["attempt"] == other["attempt"] or one["nonce"] in parked:
                     continue
-                if ends.get(one["by"], other["at"]) >= other["at"]:
+                if not any(name == one["by"] and at < other["at"] for name, at in ends):
                     yield f"run {run_id}: {step} was taken from {one['by']}, which was alive, by {other['by']}"
 
 

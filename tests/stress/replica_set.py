@@ -7,14 +7,10 @@ and then, is restarted and counted in `infrastructure`: it is the server's troub
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from pymongo.errors import OperationFailure
 
 from tests.stress.deadline import until
 from tests.stress.member import SET_NAME, Member
@@ -63,8 +59,7 @@ class ReplicaSet:
     def step_down(self) -> Member:
         """Make the primary step down; return it."""
         primary = self.primary()
-        with suppress(OperationFailure):
-            primary.ask("replSetStepDown", seconds=5, value=10, secondaryCatchUpPeriodSecs=2)
+        primary.ask("replSetStepDown", seconds=5, value=10, secondaryCatchUpPeriodSecs=2)
         return primary
 
     def heal(self, *, within: float = 90.0) -> None:
@@ -123,9 +118,8 @@ class ReplicaSet:
 
 
 @contextmanager
-def replica_set() -> Iterator[ReplicaSet]:
-    """A set of its own for the time of a ``with``; its data is deleted."""
-    directory = Path(tempfile.mkdtemp(prefix="streamline-stress-"))
+def replica_set(directory: Path) -> Iterator[ReplicaSet]:
+    """A set for the time of a ``with``; its data is deleted."""
     members = ReplicaSet(directory)
     try:
         members.start()
@@ -133,8 +127,3 @@ def replica_set() -> Iterator[ReplicaSet]:
     finally:
         members.close()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def summary(members: ReplicaSet) -> dict[str, Any]:
-    """Return what a report should say of the set."""
-    return {"states": members.states(), "infrastructure": members.infrastructure}

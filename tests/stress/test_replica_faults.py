@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from uuid import uuid4
@@ -27,11 +28,12 @@ WORKER = {"lease": "4s", "concurrency": 20, "poll_interval": "500ms", "max_recov
 
 
 @pytest.fixture(scope="module")
-def members() -> Iterator[ReplicaSet]:
+def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
     """One set for all tests of this file: it takes four seconds to begin."""
-    with replica_set() as started:
+    with replica_set(tmp_path_factory.mktemp("set")) as started:
         yield started
-        print(f"\nmembers that hung by themselves: {started.infrastructure or 'none'}")
+        for trouble in started.infrastructure:
+            warnings.warn(f"infrastructure: {trouble}", stacklevel=1)
 
 
 @pytest.fixture

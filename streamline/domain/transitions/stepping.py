@@ -12,7 +12,7 @@ from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.transitions.writing import Document, Entry, driven, events_after, finished
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """What a worker needs to know to end a step.
 
@@ -29,11 +29,11 @@ class Ending:
 
 def complete(run: Document, output: Encoded, ending: Ending) -> Change:
     """Return the change that stores the step's output and, in the same write, begins the next step or ends the run."""
-    k = run["cursor"]
-    put = _ended(run, "done", ending) | {f"steps.{k}.output": output.value}
-    drop = tuple(f"steps.{k}.{name}" for name in ("error", "memo", "waits") if name in run["steps"][k])
-    event = ("step.done", _of_step(run))
-    return _advance(run, ending, put, drop, event, output)
+    at, step = f"steps.{run['cursor']}", run["steps"][run["cursor"]]
+    put = _ended(run, "done", ending)
+    put[f"{at}.output"] = output.value
+    drop = tuple(f"{at}.{name}" for name in ("error", "memo", "waits") if name in step)
+    return _advance(run, ending, put, drop, ("step.done", _of_step(run)), output)
 
 
 def skip(run: Document, ending: Ending, error: Mapping[str, Any] | None = None) -> Change:
@@ -132,7 +132,7 @@ def _advance(
     if not ending.go_on or run.get("paused"):
         put |= _parked(run, ending.now) | {"attempt": 0}
         return driven(run, ending.now, put, event, drop=(*drop, "lease"), weight=weight)
-    put |= {"attempt": 1, f"steps.{k + 1}.status": "running", f"steps.{k + 1}.started_at": ending.now}
+    put["attempt"], put[f"steps.{k + 1}.status"], put[f"steps.{k + 1}.started_at"] = 1, "running", ending.now
     begun = ("step.started", {"step": run["steps"][k + 1]["id"], "attempt": 1})
     return driven(run, ending.now, put, event, begun, drop=drop, weight=weight)
 
@@ -154,8 +154,9 @@ def _stored_state(run: Document, state: Encoded) -> tuple[dict[str, Any], int]:
 
 def _ended(run: Document, status: str, ending: Ending) -> dict[str, Any]:
     at = f"steps.{run['cursor']}"
-    put = {f"{at}.status": status, f"{at}.attempt": run["attempt"], f"{at}.ended_at": ending.now}
-    return put | _begun(run)
+    put = _begun(run)
+    put[f"{at}.status"], put[f"{at}.attempt"], put[f"{at}.ended_at"] = status, run["attempt"], ending.now
+    return put
 
 
 def _begun(run: Document) -> dict[str, Any]:

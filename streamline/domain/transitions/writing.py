@@ -50,7 +50,8 @@ def _change(
     weight: int,
 ) -> Change:
     events = events_after(run["event_seq"], now, entries)
-    stamped = {**put, "rev": run["rev"] + 1, "updated_at": now}
+    stamped = dict(put)
+    stamped["rev"], stamped["updated_at"] = run["rev"] + 1, now
     if events:
         stamped["event_seq"] = events[-1]["seq"]
     if weight:
