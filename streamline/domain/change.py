@@ -80,8 +80,9 @@ def carry_out(document: dict[str, Any], change: Change) -> None:
         place, name = _place(document, path)
         place[name] = copy(value) if type(value) in (dict, list) else value
     for path in change.drop:
-        place, name = _place(document, path)
-        place.pop(name, None)
+        parent = read(document, path.rpartition(".")[0]) if "." in path else document
+        if isinstance(parent, dict):
+            parent.pop(path.rpartition(".")[2], None)
     for path, amount in change.add.items():
         place, name = _place(document, path)
         place[name] = place.get(name, 0) + amount

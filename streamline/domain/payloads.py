@@ -8,9 +8,10 @@ and compared on the spot, so that a value that would not come back equal is refu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from inspect import isasyncgen, isawaitable, isgenerator
 from typing import Any
 
@@ -38,12 +39,13 @@ NO_VALUE = Encoded(None, 0)
 class Codec:
     """Encodes and revives the values of one annotation; ``Any`` passes plain data through."""
 
-    __slots__ = ("_adapter", "annotation")
+    __slots__ = ("_adapter", "_revives", "annotation")
 
     def __init__(self, annotation: Any, where: str = "annotation") -> None:
         """Prepare for `annotation`; raise `DefinitionError` where pydantic cannot handle it."""
         self.annotation = annotation
         self._adapter = None if annotation in (Any, object) else _adapter(annotation, where)
+        self._revives = self._adapter is not None and annotation not in _PLAIN
 
     def encode(self, value: Any, where: str, *, refuse: type[StreamlineError] = SerializationError) -> Encoded:
         """Validate `value` and return it as it will be stored.
@@ -62,12 +64,8 @@ class Codec:
         walker = _Walker()
         plain = fitting if self._adapter is None else self._dump(fitting, where)
         encoded = walker.encode(plain, where, 0)
-        if walker.converted is not None and not self._comes_back(encoded, fitting):
-            raise SerializationError(
-                f"{walker.converted}: {walker.kind} would not come back as it was; annotate the value with a type that "
-                "pydantic can revive, or convert it yourself",
-                field=walker.converted,
-            )
+        if walker.converted is not None or self._revives:
+            self._check_revival(encoded, fitting, where, walker)
         return Encoded(encoded, walker.size)
 
     def decode(self, stored: Any) -> Any:
@@ -96,14 +94,37 @@ class Codec:
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise SerializationError(f"{where}: {error}", field=where) from error
 
-    def _comes_back(self, encoded: Any, value: Any) -> bool:
+    def _check_revival(self, encoded: Any, value: Any, where: str, walker: _Walker) -> None:
         try:
-            return bool(self.decode(encoded) == value)
-        except Exception:  # noqa: BLE001 - a user's __eq__ or validator may raise anything; either way it did not come back
-            return False
+            revived = self.decode(encoded)
+            same = (
+                walker.converted is None or bool(revived == value) or (walker.cut and self._again(revived) == encoded)
+            )
+        except Exception as error:
+            raise SerializationError(
+                f"{where}: the value could not be read again: {type(error).__name__}", field=where
+            ) from error
+        if not same:
+            raise SerializationError(
+                f"{walker.converted}: {walker.kind} would not come back as it was; annotate the value with a type that "
+                "pydantic can revive, or convert it yourself",
+                field=walker.converted,
+            )
+
+    def _again(self, revived: Any) -> Any:
+        """Encode what came back: microseconds are cut from instants, and only that may make it differ."""
+        return None if self._adapter is None else _Walker().encode(self._dump(revived, ""), "", 0)
 
 
 ANY = Codec(Any)
+
+# Subclasses are kept as what they are in the end, whatever their __str__ and the like make of them.
+_AS_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (datetime, lambda value: datetime.fromisoformat(value.isoformat())),
+)
 
 
 def _adapter(annotation: Any, where: str) -> TypeAdapter[Any]:
@@ -142,10 +163,11 @@ def _refuse_unfinished(value: Any, where: str) -> None:
 class _Walker:
     """One pass over a value: checks it, makes it storable and counts its bytes as BSON."""
 
-    __slots__ = ("converted", "kind", "size")
+    __slots__ = ("converted", "cut", "kind", "size")
 
     def __init__(self) -> None:
         self.size = 0
+        self.cut = False
         self.converted: str | None = None
         self.kind = ""
 
@@ -194,6 +216,7 @@ class _Walker:
         if value.tzinfo is None:
             raise SerializationError(f"{path}: a datetime needs a time zone", field=path)
         self.size += 8
+        self.cut = self.cut or value.microsecond % 1000 != 0
         return value.astimezone(UTC).replace(microsecond=value.microsecond // 1000 * 1000)
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], path: str, depth: int) -> list[Any]:
@@ -224,9 +247,11 @@ class _Walker:
         _refuse_unfinished(value, path)
         self._go_deeper(path, depth)
         self._note(value, path)
-        for plain in (str, int, float, datetime):
-            if isinstance(value, plain) and type(value) is not plain:
-                return self.encode(_as_plain(value, plain), path, depth)
+        if isinstance(value, Enum):
+            return self.encode(value.value, path, depth + 1)
+        for plain, as_plain in _AS_PLAIN:
+            if isinstance(value, plain):
+                return self.encode(as_plain(value), path, depth)
         if isinstance(value, Mapping):
             return self.encode(dict(value), path, depth)
         return self.encode(_jsonable(value, path), path, depth + 1)
@@ -239,10 +264,6 @@ class _Walker:
     def _go_deeper(path: str, depth: int) -> None:
         if depth >= DEPTH_MAX:
             raise SerializationError(f"{path[:80]}…: nested deeper than {DEPTH_MAX}, or in a circle", field=path[:80])
-
-
-def _as_plain(value: Any, plain: type) -> Any:
-    return datetime.fromisoformat(value.isoformat()) if plain is datetime else plain.__new__(plain, value)
 
 
 def _jsonable(value: Any, path: str) -> Any:

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from streamline import Context, RetryPolicy, Workflow
+from streamline.errors import InvalidInput
 
 TWICE = RetryPolicy(max_attempts=2, delay=0)
 
@@ -200,6 +202,40 @@ async def test_an_output_that_does_not_fit_the_workflows_output_fails_the_step(m
         run = await handle.wait("20s")
     assert run.status == "failed"
     assert run.error.code == "payload.serialization"
+
+
+class Explosive(BaseModel):
+    a: int
+
+    @field_validator("a")
+    @classmethod
+    def explode(cls, a: int) -> int:
+        raise KeyError("inside the validator")
+
+
+async def test_an_output_whose_validator_breaks_fails_the_step(make_app: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("explosive")
+
+    @wf.step(max_attempts=1)
+    async def light(ctx: Context[Any]) -> Explosive:
+        return {"a": 1}  # type: ignore[return-value]
+
+    async with make_app(wf) as app:
+        run = await (await app.start(wf)).wait("5s")
+    assert run.status == "failed"
+    assert run.error.step == "light"
+
+
+async def test_an_input_whose_validator_breaks_starts_nothing(make_app: Any, runs: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("explosive", input=Explosive)
+
+    @wf.step
+    async def never(ctx: Context[Any]) -> None: ...
+
+    async with make_app(wf) as app:
+        with pytest.raises(InvalidInput):
+            await app.start(wf, {"a": 1})
+        assert await runs.count_documents({}) == 0
 
 
 async def test_a_stored_input_that_no_longer_fits_fails_the_run(make_app: Any, runs: Any) -> None:

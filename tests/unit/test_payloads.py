@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple
 
 import bson
 import pytest
@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field, field_serializer, field_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from typing_extensions import TypedDict
 
 from streamline.domain.payloads import ANY, Codec, check_input
 from streamline.errors import DefinitionError, InvalidInput, SerializationError, StreamlineError
@@ -167,7 +168,7 @@ ANNOTATED: list[tuple[Any, Any]] = [
     (Rights, Rights.READ | Rights.WRITE),
     (dict[Mood, int], {Mood.GOOD: 1}),
     (Literal["a", 5], 5),
-    (pathlib.PurePosixPath, pathlib.PurePosixPath("/a/b")),
+    (pathlib.Path, pathlib.Path("/a/b")),
     (ipaddress.IPv4Address, ipaddress.IPv4Address("127.0.0.1")),
     (Point, Point(1, more=[1, 2])),
     (Checked, Checked(date(2024, 1, 1))),
@@ -301,8 +302,6 @@ UNSTORABLE: list[tuple[Any, str]] = [
     (datetime(2024, 1, 1), "v"),
     ([datetime(2024, 1, 1)], "v[0]"),
     (nested(65), ""),
-    (nested(5000), ""),
-    (cycle(), ""),
     (SecretStr("x"), "v"),
 ]
 
@@ -319,6 +318,16 @@ def test_what_would_not_come_back_is_refused_with_its_path(value: Any, where: st
         with pytest.raises(SerializationError) as caught:
             ANY.encode(value, "v")
         assert caught.value.field == where
+
+
+@pytest.mark.parametrize("make", [lambda: nested(500), lambda: nested(100_000), cycle], ids=["deep", "very deep", "circle"])
+@pytest.mark.parametrize("annotation", [Any, list[Any], WithAny, object], ids=repr)
+def test_endless_nesting_is_refused(make: Callable[[], Any], annotation: Any) -> None:
+    value = make()
+    with pytest.raises(SerializationError) as caught:
+        Codec(annotation).encode({"anything": value} if annotation is WithAny else value, "v")
+    assert len(str(caught.value)) < 500
+    assert len(str(caught.value.field)) <= 100
 
 
 def test_values_are_not_repeated_in_errors() -> None:
@@ -347,8 +356,8 @@ async def async_generator() -> AsyncIterator[int]:
 @pytest.mark.parametrize("make", [coroutine, generator, async_generator], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"a": [value]}], ids=["plain", "nested"])
 def test_what_is_not_finished_asks_whether_await_was_forgotten(make: Callable[[], Any], wrap: Callable[[Any], Any]) -> None:
-    for codec in (ANY, Codec(int), Codec(dict[str, list[Any]])):
-        with pytest.raises((SerializationError, InvalidInput), match="await") as caught:
+    for codec in (ANY, Codec(object), Codec(dict[str, list[Any]])):
+        with pytest.raises(SerializationError, match="await") as caught:
             codec.encode(wrap(make()), "v")
         assert str(caught.value.field).startswith("v")
 
@@ -491,11 +500,8 @@ def test_an_input_is_converted_to_its_type() -> None:
     assert check_input(Codec(datetime), "2024-02-29T12:00:00.123Z").value == NOON
 
 
-@pytest.mark.parametrize("bad", [lambda: 1, 5, "NoSuchType", Unequal, type], ids=repr)
+@pytest.mark.parametrize("bad", [5, "NoSuchType", Unequal, list[Unequal], bytearray], ids=repr)
 def test_a_type_that_pydantic_cannot_handle_is_refused_at_definition(bad: Any) -> None:
-    if bad is type:
-        Codec(type)
-        return
     with pytest.raises(DefinitionError) as caught:
         Codec(bad, "output of step charge")
     assert caught.value.field == "output of step charge"

@@ -105,7 +105,8 @@ def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change
     if isinstance(run.get("events"), list) and isinstance(run.get("event_seq"), int):
         events = events_after(run["event_seq"], now, (("run.failed", {"error": dict(error)}),))
         put["event_seq"] = events[-1]["seq"]
-    return Change(guard={"lease.token": run["lease"]["token"]}, put=put, drop=_LET_GO_FOR_EVER, events=events)
+    guard = {"lease.token": run["lease"]["token"], "rev": run.get("rev")}
+    return Change(guard=guard, put=put, drop=_LET_GO_FOR_EVER, events=events)
 
 
 def release(run: Document, now: datetime) -> Change:
