@@ -86,6 +86,8 @@ class Codec:
             raise refuse(_explain(error, where), field=_first_field(error, where)) from error
         except RecursionError:
             raise SerializationError(f"{where}: nested deeper than {DEPTH_MAX}, or in a circle", field=where) from None
+        except Exception as error:
+            raise refuse(f"{where}: its validator raised {type(error).__name__}", field=where) from error
 
     def _dump(self, value: Any, where: str) -> Any:
         assert self._adapter is not None
@@ -97,18 +99,16 @@ class Codec:
     def _check_revival(self, encoded: Any, value: Any, where: str, walker: _Walker) -> None:
         try:
             revived = self.decode(encoded)
-            same = (
-                walker.converted is None or bool(revived == value) or (walker.cut and self._again(revived) == encoded)
-            )
+            same = _is_same(revived, value) or (walker.cut and self._again(revived) == encoded)
         except Exception as error:
-            raise SerializationError(
-                f"{where}: the value could not be read again: {type(error).__name__}", field=where
-            ) from error
+            name = type(error).__name__
+            raise SerializationError(f"{where}: the value could not be read again: {name}", field=where) from error
         if not same:
+            path, kind = walker.converted or where, walker.kind or type(value).__name__
             raise SerializationError(
-                f"{walker.converted}: {walker.kind} would not come back as it was; annotate the value with a type that "
-                "pydantic can revive, or convert it yourself",
-                field=walker.converted,
+                f"{path}: {kind} would not come back as it was; annotate the value with a type that pydantic can "
+                "revive, or convert it yourself",
+                field=path,
             )
 
     def _again(self, revived: Any) -> Any:
@@ -127,11 +127,23 @@ _AS_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 )
 
 
+_IDENTITY: Any = object.__eq__
+
+
+def _is_same(revived: Any, value: Any) -> bool:
+    if value != value or _IDENTITY is type(value).__eq__:  # noqa: PLR0124 - where equality says nothing, its type has to do
+        return type(revived) is type(value)
+    return bool(revived == value)
+
+
 def _adapter(annotation: Any, where: str) -> TypeAdapter[Any]:
     try:
-        return TypeAdapter(annotation)
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError) as error:
         raise DefinitionError(f"{where}: pydantic cannot handle this type: {error}", field=where) from error
+    if not adapter.pydantic_complete:
+        raise DefinitionError(f"{where}: pydantic cannot resolve this type; give the type itself", field=where)
+    return adapter
 
 
 def _explain(error: ValidationError, where: str) -> str:
@@ -151,7 +163,7 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
 
 
 def _refuse_unfinished(value: Any, where: str) -> None:
-    if isawaitable(value) or isgenerator(value) or isasyncgen(value):
+    if isawaitable(value) or isgenerator(value) or isasyncgen(value) or type(value).__name__ == "SerializationIterator":
         close: Any = getattr(value, "close", None)
         if close is not None and not isasyncgen(value):
             close()
@@ -234,14 +246,16 @@ class _Walker:
     def _key(self, key: Any, path: str) -> str:
         if type(key) is not str:
             self._note(key, f"{path} key")
-            key = key if isinstance(key, str) else str(to_jsonable_python(key, fallback=str))
+            key = key.value if isinstance(key, Enum) else key
+            key = str.__str__(key) if isinstance(key, str) else str(to_jsonable_python(key, fallback=str))
         if "\0" in key:
             raise SerializationError(f"{path}: a key contains NUL", field=path)
         try:
             self.size += 2 + len(key.encode())
         except UnicodeEncodeError:
             raise SerializationError(f"{path}: a key holds a lone surrogate", field=path) from None
-        return str(key)
+        plain: str = key
+        return plain
 
     def _other(self, value: Any, path: str, depth: int) -> Any:
         _refuse_unfinished(value, path)
