@@ -131,7 +131,7 @@ _IDENTITY: Any = object.__eq__
 
 
 def _is_same(revived: Any, value: Any) -> bool:
-    if value != value or _IDENTITY is type(value).__eq__:  # noqa: PLR0124 - where equality says nothing, its type has to do
+    if _IDENTITY is type(value).__eq__:  # it says nothing about the value; that it came back at all has to do
         return type(revived) is type(value)
     return bool(revived == value)
 
