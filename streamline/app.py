@@ -175,8 +175,8 @@ class Streamline:
 
     async def start_many(
         self,
-        workflow: Workflow[Any, Any, OutputT] | str,
-        inputs: Sequence[Any],
+        workflow: Workflow[InputT, Any, OutputT] | str,
+        inputs: Sequence[InputT | Mapping[str, Any] | None],
         **options: Unpack[StartOptions],
     ) -> list[RunHandle[OutputT]]:
         """Start one run per input, in few round trips; all inputs are checked before the first run is stored.

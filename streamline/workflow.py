@@ -102,6 +102,8 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         self._output = None if output is None else Codec(output, "output")
         self._retry = _checked_retry(retry) or RetryPolicy()
         self._timeout = _checked_timeout(timeout)
+        if idempotency_key is not None and not callable(idempotency_key):
+            raise InvalidPolicy("idempotency_key: a function of the input", field="idempotency_key")
         self._idempotency_key = idempotency_key
         self._retention = _checked_retention(retention)
         self._max_payload_bytes = _checked_payload_limit(max_payload_bytes)

@@ -179,7 +179,8 @@ def _read_step(document: Mapping[str, Any], k: int, definition: Definition | Non
     stored = document["steps"][k]
     # A claim covers many runs in one write and touches no step; that the current one is attempted follows from it.
     driven = document["status"] == "running" and k == document["cursor"]
-    waits = () if driven else tuple(_read_wait(wait, stored["id"]) for wait in stored.get("waits", ()))
+    waiting = stored["status"] == "waiting" and not driven
+    waits = tuple(_read_wait(wait, stored["id"]) for wait in stored.get("waits", ())) if waiting else ()
     codec = _step_codec(definition, stored["id"])
     return Step(
         id=stored["id"],

@@ -1,4 +1,4 @@
-"""Unclear answers: a write that happened although its answer was lost is reported as having happened, and happened once."""
+"""Unclear answers: a write that happened although its answer was lost is reported as such, and happened once."""
 
 from __future__ import annotations
 

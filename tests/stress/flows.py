@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -112,19 +113,18 @@ async def _square(ledger: Ledger, run_id: str, n: int) -> tuple[int, str]:
 def holding(ledger: Ledger, name: str = "holding", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
     """Return a workflow whose first attempt stays in its step while others get through it quickly.
 
-    Its input is ``{"turns", "turn", "block"}``: how many pauses of how many seconds the first attempt makes, and
-    whether these block its event loop.
+    Its input is ``{"turns", "turn", "block"}``: how many pauses of how many seconds the first attempt makes, or else the
+    path of a file until whose appearance it blocks its event loop.
     """
     flow: Workflow[Any, Any, Any] = Workflow(name, version=version)
 
     @flow.step
     async def hold(ctx: Context) -> dict[str, Any]:
         with recorded(ledger, ctx) as execution:
+            while ctx.attempt == 1 and ctx.input["block"] and not os.path.exists(ctx.input["block"]):
+                time.sleep(0.02)
             for _ in range(ctx.input["turns"] if ctx.attempt == 1 else 1):
-                if ctx.attempt == 1 and ctx.input["block"]:
-                    time.sleep(ctx.input["turn"])
-                else:
-                    await asyncio.sleep(ctx.input["turn"])
+                await asyncio.sleep(ctx.input["turn"])
             return {**execution.output(ctx.attempt), "by": ledger.by}
 
     @flow.step

@@ -60,7 +60,7 @@ def unchanged_for(fleet: Fleet, runs: Runs, seconds: float) -> None:
 def test_a_zombie_that_has_finished_is_refused(fleet: Fleet, runs: Runs, opening: Opening) -> None:
     """Its handlers return the moment it is continued, so that each of them tries to commit."""
     n = 10
-    begin(fleet, runs, opening, [{"turns": 1, "turn": 1.0, "block": False} for _ in range(n)])
+    begin(fleet, runs, opening, [{"turns": 1, "turn": 1.0, "block": None} for _ in range(n)])
     fleet.freeze("first")
     runs.until_ended(n, within=20)
     fleet.thaw("first")
@@ -74,7 +74,7 @@ def test_a_zombie_that_has_finished_is_refused(fleet: Fleet, runs: Runs, opening
 def test_a_zombie_comes_back_in_the_middle_of_the_new_attempt(fleet: Fleet, runs: Runs, opening: Opening) -> None:
     """The old holder's outputs come first, and still are not taken."""
     n, turn = 10, 1.2 * LEASE
-    begin(fleet, runs, opening, [{"turns": 1, "turn": turn, "block": False} for _ in range(n)])
+    begin(fleet, runs, opening, [{"turns": 1, "turn": turn, "block": None} for _ in range(n)])
     begun = time.monotonic()
     fleet.freeze("first")
     until(lambda: len(gather(runs, fleet.ledger_path).all("enter", by="second")) == n, within=10, what="recovery")
@@ -88,7 +88,7 @@ def test_a_zombie_comes_back_in_the_middle_of_the_new_attempt(fleet: Fleet, runs
 def test_what_a_zombie_was_doing_is_cancelled(fleet: Fleet, runs: Runs, opening: Opening) -> None:
     """Its handlers have much left to do when it is continued: they are told to end, and the worker is of use again."""
     n = 5
-    begin(fleet, runs, opening, [{"turns": 600, "turn": 0.1, "block": False} for _ in range(n)])
+    begin(fleet, runs, opening, [{"turns": 600, "turn": 0.1, "block": None} for _ in range(n)])
     fleet.freeze("first")
     runs.until_ended(n, within=20)
     fleet.thaw("first")
@@ -100,16 +100,18 @@ def test_what_a_zombie_was_doing_is_cancelled(fleet: Fleet, runs: Runs, opening:
     nothing_was_overwritten(evidence, n)
     assert not evidence.all("exit", by="first")
     fleet.kill("second")
-    fleet.spawn(role="starter", **starting(opening, "later", [{"turns": 1, "turn": 0.0, "block": False}]))
+    fleet.spawn(role="starter", **starting(opening, "later", [{"turns": 1, "turn": 0.0, "block": None}]))
     runs.until_ended(n + 1, within=20)
 
 
 def test_a_blocked_event_loop_makes_a_zombie_too(fleet: Fleet, runs: Runs, opening: Opening) -> None:
     """One handler blocks its process for longer than the lease; others in the same process lose their runs with it."""
-    blocking = {"turns": 1, "turn": 2.5, "block": True}
-    patient = {"turns": 600, "turn": 0.1, "block": False}
+    unblock = fleet.ledger_path.with_name("unblock")
+    blocking = {"turns": 0, "turn": 0.0, "block": str(unblock)}
+    patient = {"turns": 600, "turn": 0.1, "block": None}
     begin(fleet, runs, opening, [patient, patient, blocking])
     runs.until_ended(3, within=20)
+    unblock.touch()
     until(lambda: gather(runs, fleet.ledger_path).all("exit", by="first"), within=10, what="the end of the block")
     until(
         lambda: len(gather(runs, fleet.ledger_path).all("cancelled", by="first")) == 2, within=10, what="cancellation"

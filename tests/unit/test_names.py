@@ -88,7 +88,9 @@ def test_a_good_version_is_returned(good: str) -> None:
     assert check_version(good) == good
 
 
-@pytest.mark.parametrize("bad", ["", ".1", "-1", "1 0", "1@2", "$1", "1\0", "1\n", "é", "a" * 65, None, 1, 1.0], ids=repr)
+@pytest.mark.parametrize(
+    "bad", ["", ".1", "-1", "1 0", "1@2", "$1", "1\0", "1\n", "é", "a" * 65, None, 1, 1.0], ids=repr
+)
 def test_a_bad_version_is_refused(bad: Any) -> None:
     with pytest.raises(InvalidName) as caught:
         check_version(bad)
@@ -131,7 +133,9 @@ def test_tags_are_kept_in_order_and_once() -> None:
     assert len(check_tags([str(i) for i in range(32)] * 2)) == 32
 
 
-@pytest.mark.parametrize("bad", ["tag", None, 5, {"a": 1}, [1], [None], [""], ["a\0"], ["t" * 257], iter(["a"])], ids=repr)
+@pytest.mark.parametrize(
+    "bad", ["tag", None, 5, {"a": 1}, [1], [None], [""], ["a\0"], ["t" * 257], iter(["a"])], ids=repr
+)
 def test_bad_tags_are_refused(bad: Any) -> None:
     with pytest.raises(InvalidKey) as caught:
         check_tags(bad)
@@ -149,7 +153,9 @@ def test_metadata_with_keys_that_a_filter_can_reach_is_kept(given: Any) -> None:
     assert type(check_metadata(given)) is dict
 
 
-@pytest.mark.parametrize("bad", [None, [], "a", {"a.b": 1}, {"$a": 1}, {"": 1}, {5: 1}, {None: 1}, {"a\0": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "bad", [None, [], "a", {"a.b": 1}, {"$a": 1}, {"": 1}, {5: 1}, {None: 1}, {"a\0": 1}], ids=repr
+)
 def test_bad_metadata_is_refused(bad: Any) -> None:
     with pytest.raises(InvalidKey) as caught:
         check_metadata(bad)
