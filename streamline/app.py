@@ -131,9 +131,11 @@ class Streamline:
     ) -> None:
         """Let running steps finish for a while, release what is unfinished, and disconnect."""
         session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-        await self._stop_server()
+        try:
+            if session is not None:
+                await session.close()
+        finally:
+            await self._stop_server()
 
     @overload
     async def start(

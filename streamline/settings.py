@@ -28,7 +28,7 @@ class Worker:
             work less evenly over workers.
         drain: How long a stopping worker goes on with its runs before it ends their handlers and releases them.
         cancel_grace: How long a handler may take to end once it was told to.
-        max_recoveries: How often a run may lose its worker before it is dead-lettered; at least 0.
+        max_recoveries: How often a run may lose its worker in one step before it is dead-lettered; at least 0.
         threads: Threads for plain ``def`` handlers; 1 to 1,000.
     """
 

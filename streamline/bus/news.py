@@ -19,6 +19,7 @@ logger = logging.getLogger("streamline.bus")
 
 Document = Mapping[str, Any]
 Listener = Callable[[Event], Awaitable[None] | None]
+Fence = Callable[[str, str], None]
 Waiter = asyncio.Future[Document | None]
 Waiters = defaultdict[str, set[Waiter]]
 
@@ -30,6 +31,7 @@ class Bus:
         self._listeners: list[tuple[str, Listener]] = []
         self._followers: Waiters = defaultdict(set)
         self._enders: Waiters = defaultdict(set)
+        self._fenced: list[Fence] = []
         self._calls: set[asyncio.Future[None]] = set()
 
     def on(self, glob: str, listener: Listener) -> Callable[[], None]:
@@ -37,6 +39,16 @@ class Bus:
         entry = (glob, listener)
         self._listeners.append(entry)
         return lambda: self._listeners.remove(entry) if entry in self._listeners else None
+
+    def on_fence(self, fence: Fence) -> Callable[[], None]:
+        """Call `fence` with each run and lease that somebody has ended; return a function that ends it."""
+        self._fenced.append(fence)
+        return lambda: self._fenced.remove(fence) if fence in self._fenced else None
+
+    def fence(self, run_id: str, token: str) -> None:
+        """Tell whoever drives the run under this lease that it is over."""
+        for fence in tuple(self._fenced):
+            fence(run_id, token)
 
     def publish(self, run_id: str, events: tuple[Document, ...]) -> None:
         """Tell of events that have just been stored."""

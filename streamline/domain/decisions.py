@@ -97,9 +97,14 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def recoveries_of_step(run: Mapping[str, Any]) -> int:
+    """Return how often the run has lost its worker since it last finished a step."""
+    return int(run["recovery_count"]) - int(run.get("recovered_before", 0))
+
+
 def dead_letter(run: Mapping[str, Any], ending: Ending) -> Change:
     """Return the change that gives up a run whose worker has died too often."""
-    error = describe(DeadLettered(run["recovery_count"] - 1), run["steps"][run["cursor"]]["id"], run["attempt"])
+    error = describe(DeadLettered(recoveries_of_step(run) - 1), run["steps"][run["cursor"]]["id"], run["attempt"])
     return stepping.fail(run, error | {"code": "dead_lettered"}, ending, event="run.dead_lettered")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from streamline.errors import InvalidPolicy
 
@@ -32,6 +32,16 @@ def parse_duration(value: object, field: str, *, positive: bool = False) -> time
     if duration > _LONGEST:
         raise InvalidPolicy(f"{field}: must be at most 100 years", field=field)
     return duration
+
+
+def check_instant(value: object, field: str) -> datetime:
+    """Return an aware datetime as UTC in whole milliseconds; raise `InvalidPolicy` for anything else."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidPolicy(f"{field}: an aware datetime", field=field)
+    try:
+        return value.astimezone(UTC).replace(microsecond=value.microsecond // 1000 * 1000)
+    except OverflowError:
+        raise InvalidPolicy(f"{field}: the instant is out of range", field=field) from None
 
 
 def _read(value: object, field: str) -> timedelta:

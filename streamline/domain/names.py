@@ -13,6 +13,7 @@ from streamline.errors import InvalidKey, InvalidName
 
 NAME_MAX = 100
 KEY_MAX = 256
+NOTE_MAX = 4096
 TAGS_MAX = 32
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
@@ -48,8 +49,15 @@ def check_prefix(value: object) -> str:
 
 def check_key(value: object, field: str) -> str:
     """Return `value` if it may be an idempotency or flow-control key; raise `InvalidKey` otherwise."""
-    if not isinstance(value, str) or not value or len(value) > KEY_MAX or "\0" in value or not _encodable(value):
+    if not isinstance(value, str) or not value or len(value) > KEY_MAX or "\0" in value or not is_storable(value):
         raise InvalidKey(f"{field}: a string of 1 to {KEY_MAX} characters without NUL", field=field)
+    return value
+
+
+def check_note(value: object, field: str) -> str | None:
+    """Return what somebody said of an operation, if it may be stored; raise `InvalidKey` otherwise."""
+    if value is not None and (not isinstance(value, str) or len(value) > NOTE_MAX or not is_storable(value)):
+        raise InvalidKey(f"{field}: a string of at most {NOTE_MAX} characters", field=field)
     return value
 
 
@@ -83,7 +91,8 @@ def check_metadata(metadata: object) -> dict[str, object]:
     return {check_path_key(key, "metadata key"): value for key, value in metadata.items()}
 
 
-def _encodable(text: str) -> bool:
+def is_storable(text: str) -> bool:
+    """Return whether text can be encoded: a lone surrogate cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

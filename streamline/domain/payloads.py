@@ -36,6 +36,13 @@ class Encoded:
 NO_VALUE = Encoded(None, 0)
 
 
+def copied(stored: Any) -> Any:
+    """Return a copy of a stored value: what a handler does to its values must not change what is known to be stored."""
+    if type(stored) is dict:
+        return {key: copied(item) for key, item in stored.items()}
+    return [copied(item) for item in stored] if type(stored) is list else stored
+
+
 class Codec:
     """Encodes and revives the values of one annotation; ``Any`` passes plain data through."""
 
@@ -69,7 +76,8 @@ class Codec:
         return Encoded(encoded, walker.size)
 
     def decode(self, stored: Any) -> Any:
-        """Return the value of the annotated type that `stored` was encoded from."""
+        """Return the value of the annotated type that `stored` was encoded from, sharing nothing with it."""
+        stored = copied(stored)
         if self._adapter is None:
             return stored
         try:
@@ -229,7 +237,10 @@ class _Walker:
             raise SerializationError(f"{path}: a datetime needs a time zone", field=path)
         self.size += 8
         self.cut = self.cut or value.microsecond % 1000 != 0
-        return value.astimezone(UTC).replace(microsecond=value.microsecond // 1000 * 1000)
+        try:
+            return value.astimezone(UTC).replace(microsecond=value.microsecond // 1000 * 1000)
+        except OverflowError:
+            raise SerializationError(f"{path}: the instant is out of range", field=path) from None
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], path: str, depth: int) -> list[Any]:
         self._go_deeper(path, depth)

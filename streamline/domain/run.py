@@ -172,7 +172,10 @@ def read_output(document: Mapping[str, Any], definition: Definition | None) -> A
         return None
     if definition is None:
         return document.get("output")
-    return definition.steps[-1].output.decode(document.get("output"))
+    try:
+        return definition.steps[-1].output.decode(document.get("output"))
+    except ValueError as error:
+        raise CorruptRun(f"run {document['_id']}: its output is not of the declared type", field="output") from error
 
 
 def _read_step(document: Mapping[str, Any], k: int, definition: Definition | None) -> Step:

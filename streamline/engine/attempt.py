@@ -124,8 +124,8 @@ class Attempt:
             output = self.step.output.encode(value, f"output of {self.step.id}")
             self.check_size(output, f"output of {self.step.id}", copies=2 if self._is_last else 1)
             return Completed(output, self._changed_state())
-        except StreamlineError as error:
-            return Failed(error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the value, the step must hear of it
+            return Failed(error, final=not isinstance(error, StreamlineError))
 
     @property
     def _is_last(self) -> bool:

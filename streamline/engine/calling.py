@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import random
 from collections.abc import Callable
@@ -74,11 +75,24 @@ async def _once(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, 
         async with limit:
             if inspect.iscoroutinefunction(fn):
                 return await fn(*args)
-            value, error = await asyncio.get_running_loop().run_in_executor(attempt.threads, call_guarded, fn, *args)
-            if error is not None:
-                raise error
+            value = await _in_thread(attempt, fn, args)
             return await value if inspect.isawaitable(value) else value
     except TimeoutError as error:
         if limit.expired():
             raise StepTimeout(f"the call took longer than {timeout:g} s", field="timeout") from error
         raise
+
+
+async def _in_thread(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    job = attempt.threads.submit(contextvars.copy_context().run, call_guarded, fn, *args)
+    work = asyncio.wrap_future(job)
+    try:
+        value, error = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # A thread cannot be interrupted: nothing else may begin while it is at work.
+        if not job.cancel():
+            await asyncio.wait((work,))
+        raise
+    if error is not None:
+        raise error
+    return value

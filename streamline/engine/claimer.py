@@ -64,9 +64,7 @@ class Claimer:
         picked = ids if len(ids) <= limit else random.sample(ids, limit)
         count = await self._take(picked, "claimed", lambda now, lease: take_due(routes, now, lease, by=by))
         self._adapt_spread(len(picked), count)
-        # What was found and cannot be taken must not be looked for again at once.
-        left_over = len(ids) >= window or count < len(ids)
-        return Claimed(count, more=left_over and (count > 0 or not self._crew.room))
+        return Claimed(count, more=len(ids) >= window or count < len(ids))
 
     async def expired(self, limit: int) -> Claimed:
         """Claim runs whose worker no longer beats, `limit` at most."""
@@ -76,7 +74,7 @@ class Claimer:
         count = await self._take(ids, "recovered", lambda now, lease: take_expired(routes, now, lease))
         if count:
             logger.warning("%d runs had lost their worker and were taken over", count)
-        return Claimed(count, more=len(ids) >= limit and count > 0)
+        return Claimed(count, more=len(ids) >= limit)
 
     async def next_due(self, within: float) -> datetime | None:
         """Return the first instant within so many seconds at which a run falls due, if there is one."""

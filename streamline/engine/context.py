@@ -12,12 +12,13 @@ from typing import Any, Generic, overload
 from typing_extensions import TypeVar
 
 from streamline.domain.definition import StepDefinition, StepReference
-from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.durations import Duration, check_instant, parse_duration
+from streamline.domain.payloads import copied
 from streamline.domain.policies import RetryPolicy
 from streamline.engine.calling import MISSING, call_durably
 from streamline.engine.memo import Memo, Suspension, due_of
 from streamline.engine.surroundings import UNREAD, Surroundings
-from streamline.errors import ContextClosed, InvalidPolicy, StepNotFound, StepOutputMissing
+from streamline.errors import ContextClosed, StepNotFound, StepOutputMissing
 
 InputT = TypeVar("InputT", default=Any)
 StateT = TypeVar("StateT", default=Any)
@@ -53,7 +54,7 @@ class Context(Generic[InputT, StateT]):
         self.attempt: int = run["attempt"]
         self.tenant_id: str | None = run.get("tenant_id")
         self.tags: tuple[str, ...] = tuple(run.get("tags", ()))
-        self.metadata: Mapping[str, Any] = run.get("metadata", {})
+        self.metadata: Mapping[str, Any] = copied(run.get("metadata", {}))
         self.input: InputT = attempt.decoded_input()
 
     @property
@@ -156,9 +157,8 @@ class Context(Generic[InputT, StateT]):
 
     async def sleep_until(self, instant: datetime, *, key: str | None = None) -> None:
         """Return once `instant`, an aware datetime, has come."""
-        if not isinstance(instant, datetime) or instant.tzinfo is None:
-            raise InvalidPolicy("instant: an aware datetime", field="instant")
-        await self._sleep(lambda: instant, key)
+        due_at = check_instant(instant, "instant")
+        await self._sleep(lambda: due_at, key)
 
     async def save(self) -> None:
         """Store the state now, instead of with the step's result."""

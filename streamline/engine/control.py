@@ -8,6 +8,7 @@ from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.decisions import check_run
+from streamline.domain.names import check_note
 from streamline.domain.transitions import operating
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
@@ -26,12 +27,19 @@ class Control:
 
     async def cancel(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
         """End the run; a finished one is left unchanged. Its driver's writes are refused from then on."""
-        now = self._runtime.clock.now
-        _, changed = await self._operate(run_id, scope, lambda run: operating.cancel(run, now(), reason=reason, by=by))
-        if changed and self._worker is not None:
-            self._worker.crew.lose(run_id)
-        if changed and self._runtime.wakes is not None:
-            self._runtime.wakes.fenced(run_id)
+        reason, by, now = check_note(reason, "reason"), check_note(by, "by"), self._runtime.clock.now
+        token: str | None = None
+
+        def decide(run: dict[str, Any]) -> Change | None:
+            nonlocal token
+            token = (run.get("lease") or {}).get("token")
+            return operating.cancel(run, now(), reason=reason, by=by)
+
+        _, changed = await self._operate(run_id, scope, decide)
+        if changed and token is not None:
+            self._runtime.bus.fence(run_id, token)
+            if self._runtime.wakes is not None:
+                self._runtime.wakes.fenced(run_id, token)
 
     async def retry(self, run_id: str, scope: Scope) -> None:
         """Let a failed or cancelled run go on from the step where it stopped."""
@@ -40,7 +48,7 @@ class Control:
 
     async def pause(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
         """Hold the run: the present step finishes, the next does not begin."""
-        now = self._runtime.clock.now
+        reason, by, now = check_note(reason, "reason"), check_note(by, "by"), self._runtime.clock.now
         await self._operate(run_id, scope, lambda run: operating.pause(run, now(), reason=reason, by=by))
 
     async def unpause(self, run_id: str, scope: Scope) -> None:

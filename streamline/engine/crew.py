@@ -17,6 +17,8 @@ from streamline.settings import Worker
 
 logger = logging.getLogger("streamline.engine")
 
+_RESERVED_PAUSE = 0.01
+
 
 class Crew:
     """Holds runs and drives them; a slow one delays nobody.
@@ -59,10 +61,11 @@ class Crew:
         """Return whether the run is driven here."""
         return run_id in self._by_run
 
-    def lose(self, run_id: str) -> None:
-        """Give up a run that somebody has ended."""
-        if run_id in self._by_run:
-            self._by_run[run_id].lose("cancelled")
+    def lose(self, run_id: str, token: str) -> None:
+        """Give up a run that somebody has ended, if it is still held under this lease."""
+        holding = self._by_run.get(run_id)
+        if holding is not None and holding.token == token:
+            holding.lose("cancelled")
 
     def reserve(self, wanted: int) -> int:
         """Keep places for runs that are about to be claimed; return how many of those wanted there are."""
@@ -97,9 +100,16 @@ class Crew:
         task.add_done_callback(partial(self._done, tell))
 
     async def finish(self, timeout: float | None) -> None:
-        """Return when no run is driven any more, or after `timeout` seconds."""
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=timeout)
+        """Return when no run is driven or about to be any more, or after `timeout` seconds."""
+        deadline = None if timeout is None else self._runtime.clock.monotonic() + timeout
+        while self._tasks or self._reserved:
+            left = None if deadline is None else deadline - self._runtime.clock.monotonic()
+            if left is not None and left <= 0:
+                return
+            if self._tasks:
+                await asyncio.wait(tuple(self._tasks), timeout=left)
+            else:
+                await self._runtime.clock.sleep(_RESERVED_PAUSE)
 
     def abandon(self) -> None:
         """Stop driving what could not be released: the database is away, and the leases will run out."""

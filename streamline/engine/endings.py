@@ -8,7 +8,7 @@ from typing import Any
 from streamline.domain.run import Event, read_event
 from streamline.domain.statuses import TERMINAL
 from streamline.engine.runtime import Runtime
-from streamline.errors import ResultTimeout
+from streamline.errors import InvalidQuery, ResultTimeout
 from streamline.store import Scope
 
 _FIRST_LOOK, _LONGEST_LOOK, _GROWTH = 0.02, 1.0, 1.5
@@ -53,6 +53,8 @@ class Endings:
 
     async def events(self, run_id: str, scope: Scope, after: int) -> AsyncIterator[Event]:
         """Yield the run's events with a number above `after`, as they come, until it has ended."""
+        if isinstance(after, bool) or not isinstance(after, int):
+            raise InvalidQuery("after: the number of an event", field="after")
         pause = _FIRST_LOOK
         while True:
             run = await self._runtime.read(run_id, scope, _EVENTS)

@@ -6,7 +6,15 @@ import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from streamline.domain.decisions import Completed, Interrupted, check_run, conclude, dead_letter, next_step
+from streamline.domain.decisions import (
+    Completed,
+    Interrupted,
+    check_run,
+    conclude,
+    dead_letter,
+    next_step,
+    recoveries_of_step,
+)
 from streamline.domain.failures import describe
 from streamline.domain.payloads import Encoded
 from streamline.domain.transitions import stepping
@@ -14,7 +22,7 @@ from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
-from streamline.errors import CorruptRun, HeartbeatLost, PayloadTooLarge, StreamlineError
+from streamline.errors import HeartbeatLost, StreamlineError
 from streamline.settings import Worker
 
 logger = logging.getLogger("streamline.engine")
@@ -36,7 +44,7 @@ class Executor:
                 await self._step(holding)
         except HeartbeatLost:
             logger.info("run %s: the lease was lost; left to its new holder", holding.run["_id"])
-        except (CorruptRun, PayloadTooLarge) as error:
+        except StreamlineError as error:
             await self._quarantine(holding, error)
 
     async def _step(self, holding: Holding) -> None:
@@ -45,7 +53,7 @@ class Executor:
             holding.lose()
             return
         step = next_step(holding.run, holding.definition)
-        if holding.run["recovery_count"] > self.settings.max_recoveries:
+        if recoveries_of_step(holding.run) > self.settings.max_recoveries:
             await holding.commit(lambda run: dead_letter(run, self._ending(holding)))
             return
         attempt = Attempt(self.runtime, self.settings, self.threads, holding, step)

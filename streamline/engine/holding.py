@@ -15,6 +15,9 @@ from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable
 logger = logging.getLogger("streamline.engine")
 
 
+_AWAY_PAUSE = 0.1
+
+
 class Interruptible(Protocol):
     """Something that can be told to end."""
 
@@ -70,10 +73,11 @@ class Holding:
             HeartbeatLost: The lease is gone, and with it the change.
         """
         async with self._lock:
-            while not self.lost:
+            while not self.lost and self._runtime.clock.monotonic() < self.safe_until:
                 before = self.run.get("cursor")
                 if await self._try(build(self.run)) or await self._moved_on(before):
                     return
+        self.lose()
         raise HeartbeatLost(f"run {self.run['_id']}: the lease was lost")
 
     async def _try(self, change: Change) -> bool:
@@ -82,7 +86,7 @@ class Holding:
         except StoreUnavailable:
             # The lease decides how long to go on: the heartbeat ends this loop once it can no longer be trusted.
             logger.warning("run %s: the database is away; trying again while the lease stands", self.run["_id"])
-            await self._runtime.clock.sleep(self._runtime.settings.call_seconds / 100)
+            await self._runtime.clock.sleep(_AWAY_PAUSE)
             return False
 
     async def _moved_on(self, before: int | None) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,9 +64,10 @@ class Invocation:
         self._grace, self._on_interrupt = grace, on_interrupt
         self._verdict: str | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._timeout = timeout
         self._cancel = self._begin(handler, argument, threads)
-        if timeout is not None:
-            self._timers.append(self._loop.call_later(timeout, self.interrupt, "timeout"))
+        if threads is None:
+            self._start_timer()
 
     def interrupt(self, verdict: str) -> None:
         """Tell the handler to end; the first verdict stands, except that nothing outranks a lost lease."""
@@ -94,10 +96,23 @@ class Invocation:
             task.add_done_callback(self._task_done)
             return task.cancel
         context = contextvars.copy_context()
-        work = threads.submit(context.run, call_guarded, handler, argument)
+        work = threads.submit(context.run, self._in_thread, handler, argument)
         # A thread cannot be cancelled: only its real end counts, and until then `ctx.cancelled` asks it to hurry.
-        work.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._thread_done, done))
+        work.add_done_callback(lambda done: self._tell_loop(self._thread_done, done))
         return work.cancel
+
+    def _in_thread(self, handler: Callable[[Any], Any], argument: Any) -> tuple[Any, BaseException | None]:
+        # Waiting for a thread is not the attempt's: its time begins here.
+        self._tell_loop(self._start_timer)
+        return call_guarded(handler, argument)
+
+    def _tell_loop(self, call: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # a thread that nobody could stop may outlive the loop
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _start_timer(self) -> None:
+        if self._timeout is not None and not self._ended.done():
+            self._timers.append(self._loop.call_later(self._timeout, self.interrupt, "timeout"))
 
     async def _await(self, handler: Callable[[Any], Any], argument: Any) -> None:
         try:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import TypeVar
 
 from streamline.errors import StoreUnavailable
+
+T = TypeVar("T")
 
 logger = logging.getLogger("streamline.engine")
 
@@ -37,13 +41,13 @@ async def repeat(
 
     Args:
         name: For the log.
-        run_once: One pass; returns the seconds to wait before the next.
+        run_once: One pass, not broken off by a cancellation; returns the seconds to wait before the next.
         wait: Waits that long, or less where something makes another pass worthwhile.
         breaker: Decides the pauses while passes fail.
     """
     while True:
         try:
-            pause = await run_once()
+            pause = await unbroken(run_once())
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - a loop that ends would leave the worker deaf
@@ -52,6 +56,18 @@ async def repeat(
             continue
         breaker.succeeded()
         await wait(pause)
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """Return what `work` does; a cancellation takes effect once it is done, so that no claim is left half made."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        raise
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:

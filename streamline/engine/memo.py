@@ -6,7 +6,7 @@ handler must ask for the same calls under the same keys each time; another kind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ class Suspension(BaseException):
 class Memo:
     """The settled calls of the step that a holding stands at."""
 
-    def __init__(self, holding: Holding, now_of: Any) -> None:
+    def __init__(self, holding: Holding, now_of: Callable[[], datetime]) -> None:
         self._holding = holding
         self._now = now_of
         self._counts: dict[str, int] = {}

@@ -29,8 +29,8 @@ class Registry:
 
     def current(self, name: str) -> Definition:
         """Return the definition that starts new runs of this name; raise `WorkflowNotFound`."""
-        if name not in self._current:
-            raise WorkflowNotFound(f"no workflow named {name!r} is registered", field="workflow")
+        if not isinstance(name, str) or name not in self._current:
+            raise WorkflowNotFound(f"no workflow named {name!r:.100} is registered", field="workflow")
         return self._current[name]
 
     def serving(self, name: str, version: str) -> Definition | None:

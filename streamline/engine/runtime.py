@@ -9,6 +9,7 @@ from typing import Any
 from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
+from streamline.domain.names import is_storable
 from streamline.engine.registry import Registry
 from streamline.errors import RunNotFound
 from streamline.settings import Settings
@@ -40,7 +41,8 @@ class Runtime:
     ) -> dict[str, Any]:
         """Return the run's document, or the fields named; raise `RunNotFound` where there is none in scope."""
         # Anything but text would be an operator to the database.
-        found = isinstance(run_id, str) and await self.store.run(statements.find_run(run_id, projection), scope)
+        asked = isinstance(run_id, str) and is_storable(run_id)
+        found = asked and await self.store.run(statements.find_run(run_id, projection), scope)
         if not found:
             raise RunNotFound(f"no run {run_id!r:.100}", field="run_id")
         return found[0]

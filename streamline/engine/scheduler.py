@@ -14,10 +14,15 @@ from streamline.engine.sweeper import Sweeper
 from streamline.settings import Worker
 
 _GATHER_SECONDS = 0.002
+_CROWDED_SECONDS = (0.002, 0.01)
 
 
 class Scheduler:
-    """Claims runs while there is room for them: those that lost their worker first, then the due ones."""
+    """Claims runs while there is room for them: those that lost their worker first, then the due ones.
+
+    Attributes:
+        backlog: Whether the last look left something over.
+    """
 
     def __init__(self, runtime: Runtime, settings: Worker, claimer: Claimer, sweeper: Sweeper, crew: Crew) -> None:
         self._runtime = runtime
@@ -28,6 +33,7 @@ class Scheduler:
         self._news: asyncio.Future[None] | None = None
         self._now = False
         self._alarm: datetime | None = None
+        self.backlog = False
 
     def look_at(self, instant: datetime) -> None:
         """Look again at `instant`, or now where that has come: something falls due then."""
@@ -40,16 +46,24 @@ class Scheduler:
 
     async def run_once(self) -> float:
         """Claim what is up for taking and fits; return the seconds until the next look is worthwhile."""
-        await self._room()
         self._now = False
         if self._seconds_to_alarm() <= 0:
             self._alarm = None
         lost = await self._sweeper.sweep()
-        due = await self._claimer.due(limit) if (limit := self._crew.limit) else Claimed(more=True)
-        return 0.0 if lost.more or due.more else await self._pause()
+        limit = self._crew.limit
+        due = await self._claimer.due(limit) if limit else Claimed(more=True)
+        self.backlog = lost.more or due.more
+        if not self.backlog:
+            return await self._pause()
+        # Where others took all that was found, meet them elsewhere in time.
+        return 0.0 if lost.count or due.count or not limit else random.uniform(*_CROWDED_SECONDS)
 
     async def wait(self, seconds: float) -> None:
-        """Return after `seconds`, or when `look_at` says that there is something to find."""
+        """Return after `seconds`, or when `look_at` says that there is something to find, and runs fit."""
+        await self._instant(seconds)
+        await self._room()
+
+    async def _instant(self, seconds: float) -> None:
         deadline = self._runtime.clock.monotonic() + seconds
         while not self._now:
             left = min(deadline - self._runtime.clock.monotonic(), self._seconds_to_alarm())

@@ -19,7 +19,7 @@ from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.ids import new_worker_id
 from streamline.settings import Settings, Worker
-from streamline.store import Store, WakeChannel, check_deployment, connect, ensure_indexes
+from streamline.store import CALIBRATE_SECONDS, Store, WakeChannel, calibrate, check_deployment, connect, ensure_indexes
 
 
 class Session:
@@ -33,7 +33,7 @@ class Session:
         self.control = Control(runtime, worker)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self._loop = asyncio.get_running_loop()
-        self._listening: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(
@@ -61,6 +61,7 @@ class Session:
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
+            session.calibrate()
         except BaseException:
             await store.close()
             raise
@@ -86,18 +87,28 @@ class Session:
 
     def listen(self) -> None:
         """Begin to hear the wakes of other processes."""
-        if self.runtime.wakes is None:
+        runtime = self.runtime
+        if runtime.wakes is None:
             return
-        crew, look_at = (None, _ignore) if self.worker is None else (self.worker.crew, self.worker.look_at)
-        listening = Listening(self.runtime.wakes, self.runtime.registry, self.runtime.bus, crew, look_at)
-        loop = repeat("listening for wakes", listening.run_once, self.runtime.clock.sleep, Breaker())
-        self._listening.append(asyncio.ensure_future(loop))
+        look_at = _ignore if self.worker is None else self.worker.look_at
+        listening = Listening(runtime.wakes, runtime.clock, runtime.registry, runtime.bus, look_at)
+        self._loops.append(asyncio.ensure_future(listening.run()))
+
+    def calibrate(self) -> None:
+        """Keep the clock to the server's time, now and then."""
+        driver, clock = self.runtime.store.driver, self.runtime.clock
+
+        async def once() -> float:
+            await calibrate(driver, clock)
+            return CALIBRATE_SECONDS
+
+        self._loops.append(asyncio.ensure_future(repeat("reading the server's clock", once, clock.sleep, Breaker())))
 
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
-        await end(self._listening)
+        await end(self._loops)
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()
         await self.runtime.store.close()

@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from streamline.domain.definition import Definition
-from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.durations import Duration, check_instant, parse_duration
 from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
 from streamline.domain.transitions.birth import Order, claimed, queued
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
-from streamline.errors import IdempotencyConflict, InvalidKey, InvalidPolicy, StoreUnavailable
+from streamline.errors import IdempotencyConflict, InvalidInput, InvalidKey, InvalidPolicy, StoreUnavailable
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements
 from streamline.store.operations import Insert, Inserted
@@ -64,7 +64,9 @@ class Starter:
             IdempotencyConflict: A run with the chosen id exists.
         """
         order = self._order(definition, value, options, scope)
-        due_at = self._due_at(options)
+        return await self._start(order, self._due_at(options))
+
+    async def _start(self, order: Order, due_at: datetime | None) -> Started:
         for _ in range(_RACES):
             outcome = await self._insert(order, due_at)
             if outcome == "inserted":
@@ -79,6 +81,10 @@ class Starter:
         self, definition: Definition, values: Sequence[Any], options: StartOptions, scope: Scope
     ) -> list[Started]:
         """Start one queued run per input, all checked before the first is stored."""
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise InvalidInput("inputs: a sequence of inputs", field="inputs")
+        if options.get("run_id") is not None and len(values) != 1:
+            raise InvalidKey("run_id: one id cannot be that of several runs", field="run_id")
         orders = [self._order(definition, value, options, scope) for value in values]
         now, due_at = self._runtime.clock.now(), self._due_at(options)
         inserts = [self._statement(order, queued(order, now, due_at or now)) for order in orders]
@@ -87,7 +93,7 @@ class Starter:
             if outcome == "inserted":
                 self._runtime.bus.publish(order.run_id, tuple(insert.document["events"]))
         self._announce(definition.route, due_at or now)
-        return [await self._settled(order, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+        return [await self._settled(order, due_at, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
 
     def _order(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Order:
         encoded = check_input(definition.input, value)
@@ -124,8 +130,7 @@ class Starter:
         delay, run_at = options.get("delay"), options.get("run_at")
         if delay is not None and run_at is not None:
             raise InvalidPolicy("delay, run_at: give one of them", field="run_at")
-        if run_at is not None and (not isinstance(run_at, datetime) or run_at.tzinfo is None):
-            raise InvalidPolicy("run_at: an aware datetime", field="run_at")
+        run_at = None if run_at is None else check_instant(run_at, "run_at")
         at = run_at if delay is None else self._runtime.clock.now() + parse_duration(delay, "delay")
         return None if at is None or at <= self._runtime.clock.now() else at
 
@@ -178,17 +183,10 @@ class Starter:
         found = await self._runtime.store.run(statement)
         return found[0]["_id"] if found else None
 
-    async def _settled(self, order: Order, outcome: Inserted) -> Started:
+    async def _settled(self, order: Order, due_at: datetime | None, outcome: Inserted) -> Started:
         if outcome == "inserted":
             return Started(order.run_id, created=True)
-        if outcome == "id_taken":
-            raise IdempotencyConflict("run_id: a run with this id exists", field="run_id")
-        winner = await self._winner(order)
-        if winner is None:
-            raise IdempotencyConflict(
-                "idempotency_key: its run ended while this one was started", field="idempotency_key"
-            )
-        return Started(winner, created=False)
+        return await self._start(order, due_at)
 
 
 def _checked_priority(value: object) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+from streamline.engine.loops import unbroken
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
 from streamline.settings import Worker
@@ -38,7 +39,7 @@ async def _take_all(runtime: Runtime, worker: ActiveWorker, max_runs: int | None
     began, taken = runtime.clock.now(), 0
     while deadline is None or runtime.clock.monotonic() < deadline:
         left = None if deadline is None else deadline - runtime.clock.monotonic()
-        count = await _take_some(worker, began, None if max_runs is None else max_runs - taken)
+        count = await unbroken(_take_some(worker, began, None if max_runs is None else max_runs - taken))
         taken += count
         if not worker.crew.holdings:
             return taken

@@ -37,6 +37,7 @@ class ActiveWorker:
         sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
+        self._forget = runtime.bus.on_fence(self.crew.lose)
         self._loops: list[asyncio.Task[None]] = []
         self._accepting = False
 
@@ -60,12 +61,13 @@ class ActiveWorker:
             holding.stop()
         await self.crew.finish(self.settings.grace_seconds + self.settings.beat_seconds)
         self.crew.abandon()
+        self._forget()
         await end([beating])
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def reserve(self) -> bool:
-        """Keep a place for a run that is about to be inserted as claimed."""
-        return self._accepting and self.crew.reserve(1) == 1
+        """Keep a place for a run that is about to be inserted as claimed, unless others wait for one."""
+        return self._accepting and not self.scheduler.backlog and self.crew.reserve(1) == 1
 
     def look_at(self, instant: datetime) -> None:
         """Something falls due at an instant."""

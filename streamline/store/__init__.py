@@ -1,7 +1,7 @@
 """The only floor that knows MongoDB: statements as data, and one door through which they go."""
 
 from streamline.store.connect import connect
-from streamline.store.deployment import check_deployment
+from streamline.store.deployment import CALIBRATE_SECONDS, calibrate, check_deployment
 from streamline.store.door import Store
 from streamline.store.indexes import ensure_indexes
 from streamline.store.operations import Inserted
@@ -9,6 +9,7 @@ from streamline.store.scope import EVERYTHING, UNTENANTED, Scope
 from streamline.store.wakes import Wake, WakeChannel
 
 __all__ = [
+    "CALIBRATE_SECONDS",
     "EVERYTHING",
     "UNTENANTED",
     "Inserted",
@@ -16,6 +17,7 @@ __all__ = [
     "Store",
     "Wake",
     "WakeChannel",
+    "calibrate",
     "check_deployment",
     "connect",
     "ensure_indexes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pymongo import AsyncMongoClient
@@ -75,7 +75,7 @@ def _client_of(uri: str, *, motor: bool) -> Any:
         ) from error
 
 
-def _kind(target: Any) -> Literal["AsyncDatabase"] | str:
+def _kind(target: Any) -> str:
     return "AsyncDatabase" if isinstance(target, AsyncDatabase) else type(target).__name__
 
 

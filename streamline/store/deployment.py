@@ -16,6 +16,7 @@ from streamline.store.outcomes import is_passing, translate
 
 logger = logging.getLogger("streamline.store")
 
+CALIBRATE_SECONDS = 60.0
 _WIRE_OF_5_0 = 13
 _PATIENT_PAUSE = 0.2
 _NOTABLE_OFFSET = timedelta(seconds=1)
@@ -59,6 +60,13 @@ async def check_deployment(driver: Driver, clock: Clock, *, patience: float) -> 
             "this machine's clock is %.1f s behind the server's; the server's time is used", offset.total_seconds()
         )
     return Deployment(replica_set, offset)
+
+
+async def calibrate(driver: Driver, clock: Clock) -> None:
+    """Set the clock to the server's time."""
+    sent = clock.monotonic()
+    hello = await driver.command({"hello": 1})
+    clock.calibrate(hello["localTime"], round_trip=clock.monotonic() - sent)
 
 
 async def _hello(driver: Driver, clock: Clock, patience: float) -> tuple[dict[str, Any], float]:

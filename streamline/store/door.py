@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, overload
 
+from bson.errors import BSONError
 from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
 
 from streamline.clock import Clock
@@ -21,6 +22,7 @@ from streamline.errors import (
     IdempotencyConflict,
     InvalidQuery,
     PayloadTooLarge,
+    SerializationError,
     StoreUnavailable,
     StreamlineError,
 )
@@ -40,6 +42,7 @@ _DUPLICATE = 11000
 _UNREADABLE = frozenset({2, 9, 14})
 _TOO_LARGE = (10334, 17419, 17420)
 _INSERTS_IN_A_COMMAND = 500
+_ASKED_BY_USERS = frozenset({"count_runs", "find_page", "find_run"})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
@@ -114,11 +117,14 @@ class Store:
         await self.driver.close()
 
     async def _send(self, statement: WriteMany | Find | Aggregate) -> int | list[Document]:
-        async with self._gate:
-            if isinstance(statement, (Find, Aggregate)):
-                return await self._read(statement)
+        if isinstance(statement, WriteMany):
             answer = await self._update([{"q": statement.filter, "u": statement.update, "multi": True}])
             return int(answer["n"])
+        if statement.name not in _ASKED_BY_USERS:
+            return await self._read(statement)
+        # However much users ask, heartbeats and claims do not wait behind it.
+        async with self._gate:
+            return await self._read(statement)
 
     async def _read(self, statement: Find | Aggregate) -> list[Document]:
         try:
@@ -174,6 +180,8 @@ class Store:
             answer = await self.driver.command({**command, "writeConcern": DURABLE})
         except DocumentTooLarge as error:
             raise PayloadTooLarge("the run would be larger than the database can hold", field="run") from error
+        except (BSONError, OverflowError, UnicodeError) as error:
+            raise SerializationError(f"a value cannot be stored: {type(error).__name__}", field="run") from error
         doubts = [answer["writeConcernError"]] if "writeConcernError" in answer else []
         if any(is_passing_code(doubt.get("code")) for doubt in (*doubts, *answer.get("writeErrors", ()))):
             raise _Unacknowledged

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from streamline.domain.durations import check_instant
+from streamline.domain.names import is_storable
 from streamline.domain.payloads import ANY
 from streamline.domain.statuses import RUN_STATUSES
-from streamline.errors import InvalidQuery, SerializationError
+from streamline.errors import InvalidPolicy, InvalidQuery, SerializationError
 
 PAGE_MAX = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -145,8 +147,8 @@ def _texts(value: object, field: str) -> list[str]:
 
 
 def _text(value: object, field: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidQuery(f"{field}: a string", field=field)
+    if not isinstance(value, str) or not is_storable(value):
+        raise InvalidQuery(f"{field}: a string without lone surrogates", field=field)
     return value
 
 
@@ -155,7 +157,8 @@ def _bounds(after: object, before: object) -> dict[str, datetime]:
     for operator, value, field in (("$gte", after, "created_after"), ("$lt", before, "created_before")):
         if value is None:
             continue
-        if not isinstance(value, datetime) or value.tzinfo is None:
-            raise InvalidQuery(f"{field}: an aware datetime", field=field)
-        bounds[operator] = value
+        try:
+            bounds[operator] = check_instant(value, field)
+        except InvalidPolicy as error:
+            raise InvalidQuery(error.message, field=field) from error
     return bounds

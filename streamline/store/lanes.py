@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+from streamline.errors import StoreUnavailable
 from streamline.store.operations import Insert, Write
 
 S = TypeVar("S", Write, Insert)
@@ -129,12 +130,28 @@ class Lanes(Generic[S, R]):
     async def _deliver(self, batch: list[tuple[S, asyncio.Future[R]]]) -> None:
         try:
             answers = await self._send([statement for statement, _ in batch])
-        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            answers = [error if isinstance(error, Exception) else ConnectionError(repr(error))] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+        except StoreUnavailable as error:
+            answers = [error] * len(batch)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            if len(batch) > 1:
+                # Only one of them can be to blame; the others must not suffer for sharing its command.
+                middle = len(batch) // 2
+                await self._deliver(batch[:middle])
+                await self._deliver(batch[middle:])
+                return
+            answers = [error]
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
+        _settle([future for _, future in batch], answers)
+
+
+def _settle(futures: list[asyncio.Future[Any]], answers: Sequence[Any]) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

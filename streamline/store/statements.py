@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.statuses import CLAIMABLE
+from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
 from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Sort, Write, WriteMany
 
@@ -37,7 +37,8 @@ def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) 
     Index: _id.
     """
     held = {"_id": {"$in": list(run_ids)}, "lease.token": {"$in": list(tokens)}}
-    return WriteMany("beat_leases", held, {"$set": {"lease.until": until}})
+    # A late copy of an earlier beat must not move the lease back.
+    return WriteMany("beat_leases", held, {"$max": {"lease.until": until}})
 
 
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
@@ -70,14 +71,10 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
 
     Index: runs_due. The range of priorities lets the scan skip, within each priority, everything that is not due yet.
     """
+    wanted = compile_guard(take_due(routes, now, {}, by=now))
     return Find(
         "find_due",
-        {
-            "route": {"$in": list(routes)},
-            "priority": PRIORITIES,
-            "due_at": {"$gt": EPOCH, "$lte": now},
-            "status": {"$in": list(CLAIMABLE)},
-        },
+        {**wanted, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
         projection={"_id": 1},
         sort=(("priority", -1), ("due_at", 1)),
         limit=limit,
@@ -90,9 +87,10 @@ def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
 
     Index: runs_lease.
     """
+    wanted = compile_guard(take_expired(routes, now, {}))
     return Find(
         "find_expired",
-        {"route": {"$in": list(routes)}, "lease.until": {"$gt": EPOCH, "$lte": now}},
+        {**wanted, "lease.until": {"$gt": EPOCH, "$lte": now}},
         projection={"_id": 1},
         sort=(("lease.until", 1),),
         limit=limit,

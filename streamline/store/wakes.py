@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
 from streamline.clock import Clock
 from streamline.store.driver import HINT, Driver
+
+T = TypeVar("T")
 
 logger = logging.getLogger("streamline.store")
 
@@ -32,12 +34,12 @@ class Wake:
     Args:
         due: Routes of runs that fall due, with the earliest instant.
         ended: Ids of runs that have ended.
-        fenced: Ids of runs whose driver has lost them: cancelled by somebody else.
+        fenced: Ids of runs that somebody has ended, each with the token of the lease that is over.
     """
 
     due: dict[str, datetime]
     ended: tuple[str, ...] = ()
-    fenced: tuple[str, ...] = ()
+    fenced: tuple[tuple[str, str], ...] = ()
 
 
 class WakeChannel:
@@ -50,7 +52,7 @@ class WakeChannel:
         self._size = size
         self._due: dict[str, datetime] = {}
         self._ended: set[str] = set()
-        self._fenced: set[str] = set()
+        self._fenced: set[tuple[str, str]] = set()
         self._sending: asyncio.Task[None] | None = None
 
     async def ensure(self) -> None:
@@ -73,9 +75,9 @@ class WakeChannel:
         self._ended.add(run_id)
         self._send_soon()
 
-    def fenced(self, run_id: str) -> None:
-        """Tell the others that whoever drives this run has lost it."""
-        self._fenced.add(run_id)
+    def fenced(self, run_id: str, token: str) -> None:
+        """Tell the others that whoever drives this run under this lease has lost it."""
+        self._fenced.add((run_id, token))
         self._send_soon()
 
     async def listen(self) -> AsyncIterator[Wake]:
@@ -113,14 +115,13 @@ class WakeChannel:
         await self._driver.command({"insert": self._driver.wakes, "documents": [document], "writeConcern": HINT})
 
 
-def _portion(name: str, ids: set[str]) -> dict[str, list[str]]:
+def _portion(name: str, ids: set[T]) -> dict[str, list[T]]:
     taken = [ids.pop() for _ in range(min(len(ids), _IDS_IN_A_WAKE))]
     return {name: taken} if taken else {}
 
 
 def _read(document: dict[str, Any]) -> Wake:
     due = dict(document.get("due", ()))
-    return Wake(due, tuple(document.get("ended", ())), tuple(document.get("fenced", ())))
-
-
-WakeListener = Callable[[Wake], None]
+    return Wake(
+        due, tuple(document.get("ended", ())), tuple((run_id, token) for run_id, token in document.get("fenced", ()))
+    )

@@ -113,17 +113,20 @@ async def _square(ledger: Ledger, run_id: str, n: int) -> tuple[int, str]:
 def holding(ledger: Ledger, name: str = "holding", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
     """Return a workflow whose first attempt stays in its step while others get through it quickly.
 
-    Its input is ``{"turns", "turn", "block"}``: how many pauses of how many seconds the first attempt makes, or else the
-    path of a file until whose appearance it blocks its event loop.
+    Its input is ``{"turns", "turn", "again", "block"}``: how many pauses of how many seconds the first attempt makes,
+    how many seconds later ones take, and the path of a file until whose appearance the first blocks its event loop.
     """
     flow: Workflow[Any, Any, Any] = Workflow(name, version=version)
 
     @flow.step
     async def hold(ctx: Context) -> dict[str, Any]:
         with recorded(ledger, ctx) as execution:
-            while ctx.attempt == 1 and ctx.input["block"] and not os.path.exists(ctx.input["block"]):
+            if ctx.attempt > 1:
+                await asyncio.sleep(ctx.input["again"])
+                return {**execution.output(ctx.attempt), "by": ledger.by}
+            while ctx.input["block"] and not os.path.exists(ctx.input["block"]):
                 time.sleep(0.02)
-            for _ in range(ctx.input["turns"] if ctx.attempt == 1 else 1):
+            for _ in range(ctx.input["turns"]):
                 await asyncio.sleep(ctx.input["turn"])
             return {**execution.output(ctx.attempt), "by": ledger.by}
 

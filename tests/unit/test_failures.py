@@ -97,7 +97,7 @@ def test_credentials_in_addresses_are_left_out(text: str, kept: str) -> None:
 
 
 def test_credentials_at_the_cut_are_left_out() -> None:
-    for before in range(MESSAGE_MAX - 40, MESSAGE_MAX + 5):
+    for before in range(MESSAGE_MAX - 40, MESSAGE_MAX + 5, 3):
         assert "hunter2" not in message_of(ValueError("x" * before + " mongodb://ann:hunter2hunter2@host/"))
 
 

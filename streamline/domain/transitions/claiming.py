@@ -48,6 +48,7 @@ def take_expired(routes: Sequence[str], now: datetime, lease: Mapping[str, Any])
         "route": OneOf(tuple(routes)),
         "status": "running",
         "lease.until": AtMost(now),
+        "paused": Absent(),
         "attempt": Counted(),
         "recovery_count": Counted(),
     }

@@ -37,7 +37,16 @@ def retry(run: Document, now: datetime) -> Change:
     put[f"steps.{k}.failures"] = 0
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    drop = ("error", "ended_at", "expire_at", "cancel", f"steps.{k}.error", f"steps.{k}.ended_at", f"steps.{k}.waits")
+    drop = (
+        "error",
+        "recovered_before",
+        "ended_at",
+        "expire_at",
+        "cancel",
+        f"steps.{k}.error",
+        f"steps.{k}.ended_at",
+        f"steps.{k}.waits",
+    )
     return operated(run, now, put, ("run.retried", {"step": run["steps"][k]["id"]}), drop=drop)
 
 

@@ -65,7 +65,7 @@ def try_again(run: Document, error: Mapping[str, Any], due_at: datetime, now: da
         f"steps.{k}.attempt": run["attempt"],
         f"steps.{k}.failures": run["steps"][k].get("failures", 0) + 1,
     }
-    put |= _parked(run, due_at)
+    put |= _parked(run, due_at) | _begun(run)
     event = ("step.retrying", _of_step(run) | {"error": dict(error), "due_at": due_at})
     return driven(run, now, put, event, drop=("lease",))
 
@@ -89,18 +89,21 @@ def sleep(run: Document, key: str, due_at: datetime, now: datetime) -> Change:
 def settle(run: Document, key: str, entry: Mapping[str, Any], now: datetime, *, weight: int = 0) -> Change:
     """Return the change that stores the result of a durable call in the step's memo."""
     put = {f"steps.{run['cursor']}.memo.{key}": {**entry, "size": weight}} | _begun(run)
-    return driven(run, now, put, weight=weight)
+    return driven(run, now, put, weight=weight, growth=weight)
 
 
 def save(run: Document, state: Encoded, now: datetime) -> Change:
     """Return the change that stores the run's state in the middle of a step."""
-    put, weight = _stored_state(run, state)
-    return driven(run, now, put | _begun(run), weight=weight)
+    put, growth = _stored_state(run, state)
+    return driven(run, now, put | _begun(run), weight=state.size, growth=growth)
 
 
 def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change:
     """Return the change that fails a claimed run of which nothing but its lease can be relied upon."""
     put = {**finished(run, "failed", now), "error": dict(error), "updated_at": now, "rev": _next_rev(run)}
+    steps, k = run.get("steps"), run.get("cursor")
+    if isinstance(steps, list) and type(k) is int and 0 <= k < len(steps) and isinstance(steps[k], dict):
+        put |= {f"steps.{k}.status": "failed", f"steps.{k}.error": dict(error), f"steps.{k}.ended_at": now}
     events: tuple[Mapping[str, Any], ...] = ()
     if isinstance(run.get("events"), list) and isinstance(run.get("event_seq"), int):
         events = events_after(run["event_seq"], now, (("run.failed", {"error": dict(error)}),))
@@ -121,21 +124,32 @@ _LET_GO_FOR_EVER = ("lease", "due_at", "active_key", "paused")
 def _advance(
     run: Document, ending: Ending, put: dict[str, Any], drop: tuple[str, ...], event: Entry, output: Encoded
 ) -> Change:
-    k, weight = run["cursor"], output.size - _memo_size(run)
+    k, weight, growth = run["cursor"], output.size, output.size - _memo_size(run)
     if ending.state is not None:
-        stored, growth = _stored_state(run, ending.state)
-        put, weight = put | stored, weight + growth
+        stored, more = _stored_state(run, ending.state)
+        put, weight, growth = put | stored, weight + ending.state.size, growth + more
     if k + 1 == len(run["steps"]):
         put |= finished(run, "done", ending.now) | {"output": output.value}
         drop = (*drop, *_LET_GO_FOR_EVER)
-        return driven(run, ending.now, put, event, ("run.done", {}), drop=drop, weight=weight + output.size)
+        return driven(
+            run,
+            ending.now,
+            put,
+            event,
+            ("run.done", {}),
+            drop=drop,
+            weight=weight + output.size,
+            growth=growth + output.size,
+        )
     put["cursor"] = k + 1
+    if run["recovery_count"]:
+        put["recovered_before"] = run["recovery_count"]
     if not ending.go_on or run.get("paused"):
         put |= _parked(run, ending.now) | {"attempt": 0}
-        return driven(run, ending.now, put, event, drop=(*drop, "lease"), weight=weight)
+        return driven(run, ending.now, put, event, drop=(*drop, "lease"), weight=weight, growth=growth)
     put["attempt"], put[f"steps.{k + 1}.status"], put[f"steps.{k + 1}.started_at"] = 1, "running", ending.now
     begun = ("step.started", {"step": run["steps"][k + 1]["id"], "attempt": 1})
-    return driven(run, ending.now, put, event, begun, drop=drop, weight=weight)
+    return driven(run, ending.now, put, event, begun, drop=drop, weight=weight, growth=growth)
 
 
 def _memo_size(run: Document) -> int:

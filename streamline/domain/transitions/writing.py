@@ -18,9 +18,25 @@ def events_after(seq: int, now: datetime, entries: tuple[Entry, ...]) -> tuple[M
 
 
 def driven(
-    run: Document, now: datetime, put: Mapping[str, Any], *entries: Entry, drop: tuple[str, ...] = (), weight: int = 0
+    run: Document,
+    now: datetime,
+    put: Mapping[str, Any],
+    *entries: Entry,
+    drop: tuple[str, ...] = (),
+    weight: int = 0,
+    growth: int = 0,
 ) -> Change:
-    """Return a change by the worker that drives the run: fenced by its lease, its revision and the current step."""
+    """Return a change by the worker that drives the run: fenced by its lease, its revision and the current step.
+
+    Args:
+        run: The run as its driver knows it.
+        now: The present instant.
+        put: New values by field path.
+        entries: What the run's events tell of it.
+        drop: Field paths to remove.
+        weight: Bytes of users' values in `put`.
+        growth: Bytes by which users' values in the run become more, or fewer.
+    """
     k, news = run["cursor"], claim_news(run)
     if news and "lease" not in drop:
         drop = (*drop, "lease.news")
@@ -30,6 +46,7 @@ def driven(
         "cursor": k,
         f"steps.{k}.id": run["steps"][k]["id"],
     }
+    put = {**put, "size": max(0, run.get("size", 0) + growth)} if growth else put
     return _change(run, now, fence, put, (*news, *entries), drop, weight)
 
 
@@ -54,8 +71,6 @@ def _change(
     stamped["rev"], stamped["updated_at"] = run["rev"] + 1, now
     if events:
         stamped["event_seq"] = events[-1]["seq"]
-    if weight:
-        stamped["size"] = run.get("size", 0) + weight
     return Change(guard=guard, put=stamped, drop=drop, events=events, weight=weight)
 
 

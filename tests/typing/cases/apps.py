@@ -92,7 +92,7 @@ async def start_by_name() -> None:
 
 async def start_many() -> None:
     assert_type(await app.start_many(orders, [order]), list[RunHandle[Receipt]])
-    await app.start_many(orders, [5])  # expect-error: list-item / arg-type / call-overload / reportArgumentType
+    await app.start_many(orders, [5])  # expect-error: list-item / arg-type / call-overload / reportArgumentType / misc
 
 
 async def ask(run: RunHandle[Receipt]) -> None:
