@@ -80,7 +80,9 @@ async def client(mongo_uri: str, driver: str, database_name: str) -> AsyncIterat
         client = AsyncMongoClient(mongo_uri, tz_aware=True)
     try:
         yield client
-        await client.drop_database(database_name)
+        # Dropping a database takes the server a tenth of a second, dropping its collections next to nothing.
+        for collection in await client[database_name].list_collection_names():
+            await client[database_name].drop_collection(collection)
     finally:
         if (closing := client.close()) is not None:  # Motor closes without a coroutine
             await closing

@@ -19,7 +19,7 @@ from streamline.errors import (
 )
 
 MESSAGE_MAX = 4096
-_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^\s/@]*@")
+_CREDENTIALS = re.compile(r"(\w[\w+.-]{0,30}://)[^\s/@]*@")
 
 # The same code with the same values ends the same way: trying again would only cost time.
 _HOPELESS = (

@@ -73,9 +73,9 @@ async def test_others_hear_what_a_process_says(ready: Driver) -> None:
         await speaker.close()
         speaker.ended("r1")
         await speaker.close()
-        speaker.fenced("r2")
+        speaker.fenced("r2", "lease")
         await eventually(lambda: len(heard) == 3)
-    assert heard == [Wake({"flow@1.0.0": NOW}), Wake({}, ended=("r1",)), Wake({}, fenced=("r2",))]
+    assert heard == [Wake({"flow@1.0.0": NOW}), Wake({}, ended=("r1",)), Wake({}, fenced=(("r2", "lease"),))]
 
 
 async def test_a_process_does_not_hear_itself(ready: Driver) -> None:
