@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from streamline.clock import SystemClock
 from streamline.settings import Settings
 from streamline.store import Store, connect, ensure_indexes
 from streamline.store.driver import Driver
+
+# Every app holds a thread of Motor's for as long as it listens, and for a moment after it was closed.
+os.environ.setdefault("MOTOR_MAX_WORKERS", "64")
 
 SETTINGS = Settings(patience="3s", call_timeout="3s")
 

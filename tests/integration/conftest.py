@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from streamline import Streamline, Worker, Workflow
+
+# Every app holds a thread of Motor's for as long as it listens, and for a moment after it was closed.
+os.environ.setdefault("MOTOR_MAX_WORKERS", "64")
 
 QUICK = Worker(concurrency=50, lease="5s", poll_interval="1s", drain="5s", cancel_grace="1s")
 

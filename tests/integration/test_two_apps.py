@@ -22,8 +22,8 @@ def named(name: str, version: str, calls: list[str]) -> Workflow[Any, Any, Any]:
     @wf.step(retry=RetryPolicy(max_attempts=2, delay=0))
     async def work(ctx: Context[Any]) -> str:
         calls.append(f"{name}@{version} drove {ctx.workflow}@{ctx.version}")
-        if ctx.input == "sleep":
-            await ctx.sleep(0.05)
+        if ctx.input in ("sleep", "sleep long"):
+            await ctx.sleep(0.05 if ctx.input == "sleep" else 2)
         if ctx.input == "retry" and ctx.attempt == 1:
             raise ValueError
         return f"by {name}@{version}"
@@ -66,7 +66,7 @@ async def test_a_parked_run_of_an_old_version_waits_for_a_worker_of_it(make_app:
     calls: list[str] = []
     v1, v2 = named("a", "1.0.0", calls), named("a", "2.0.0", calls)
     async with make_app(v1, worker=EAGER) as old:
-        handle = await old.start(v1, "sleep")
+        handle = await old.start(v1, "sleep long")
         await status_of(handle, "waiting")
     async with make_app(v2, worker=EAGER) as new:
         with pytest.raises(ResultTimeout):

@@ -69,14 +69,15 @@ def freeze(members: ReplicaSet, dice: random.Random) -> None:
 
 
 def isolate(members: ReplicaSet, dice: random.Random) -> None:
-    """Freeze both secondaries and kill the primary a moment later: what only it has is lost."""
+    """Kill both secondaries, and the primary a moment later, which comes back last: what only it has is lost."""
     secondaries, primary = members.secondaries(), members.primary()
     for member in secondaries:
-        member.freeze()
-    time.sleep(dice.uniform(0.1, 0.6))  # writes without a majority pile up
+        member.kill()
+    time.sleep(dice.uniform(0.3, 0.8))  # writes without a majority pile up
     primary.kill()
     for member in secondaries:
-        member.thaw()
+        member.spawn()
+    members.primary(within=60)
 
 
 FAULTS: tuple[Callable[[ReplicaSet, random.Random], None], ...] = (kill, step_down, freeze, isolate)

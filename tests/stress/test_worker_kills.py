@@ -29,8 +29,8 @@ def slay(
     reaper = Reaper(fleet, dice, working, size=workers)
     # One starter only starts; the other works too, so that its runs are born claimed, and is killed in the end.
     half = n // 2
-    queueing = asking(asdict(opening), "queueing", inputs(half, 0.05), every=over / half)
-    claiming = asking({**asdict(opening), "worker": worker}, "claiming", inputs(n - half, 0.05), every=over / half)
+    queueing = asking(asdict(opening), "queueing", inputs(half, 0.2), every=over / half)
+    claiming = asking({**asdict(opening), "worker": worker}, "claiming", inputs(n - half, 0.2), every=over / half)
     fleet.spawn(role="starter", **queueing)
     fleet.spawn(role="starter", **claiming)
     reaper.rage(0.2, 1.2, until=lambda: runs.count() >= n - 5, within=over * 4 + 30)
