@@ -85,11 +85,16 @@ class Driver:
             cursor = await _settled(self._readable(collection).aggregate(pipeline))
             return list(await cursor.to_list(None))
 
-    async def tail(self, collection: str, query: Mapping[str, Any], *, wait_seconds: float) -> AsyncIterator[Document]:
+    @property
+    def wait_seconds(self) -> float:
+        """How long one look at a tailable cursor may wait at the server: with Motor it holds one of few threads."""
+        return 5.0 if isinstance(self.client, AsyncMongoClient) else 1.0
+
+    async def tail(self, collection: str, query: Mapping[str, Any]) -> AsyncIterator[Document]:
         """Yield the documents of a capped collection that match, as they arrive, until the server ends the cursor."""
         readable = self.database.get_collection(collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY)
         cursor = readable.find(query, cursor_type=CursorType.TAILABLE_AWAIT)
-        cursor = cursor.max_await_time_ms(int(wait_seconds * 1000))
+        cursor = cursor.max_await_time_ms(int(self.wait_seconds * 1000))
         try:
             while cursor.alive:
                 async for document in cursor:

@@ -22,7 +22,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger("streamline.store")
 
-WAIT_SECONDS = 5.0
 _NAMESPACE_EXISTS = 48
 _IDS_IN_A_WAKE = 500
 
@@ -83,7 +82,7 @@ class WakeChannel:
     async def listen(self) -> AsyncIterator[Wake]:
         """Yield the wakes of other processes from now on; ends when the cursor does."""
         query = {"at": {"$gte": self._clock.now()}, "by": {"$ne": self._sender}}
-        async for document in self._driver.tail(self._driver.wakes, query, wait_seconds=WAIT_SECONDS):
+        async for document in self._driver.tail(self._driver.wakes, query):
             yield _read(document)
 
     async def close(self) -> None:
