@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from streamline import Streamline, Worker, Workflow
 
@@ -16,6 +17,16 @@ os.environ.setdefault("MOTOR_MAX_WORKERS", "64")
 QUICK = Worker(concurrency=50, lease="5s", poll_interval="1s", drain="5s", cancel_grace="1s")
 
 Maker = Callable[..., Streamline]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def busy_removal(mongo_uri: str) -> Iterator[None]:
+    """Let the server look for runs whose time is over every second; it hears of that only at its next look."""
+    with MongoClient(mongo_uri) as client:
+        before = client.admin.command("getParameter", 1, ttlMonitorSleepSecs=1)["ttlMonitorSleepSecs"]
+        client.admin.command("setParameter", 1, ttlMonitorSleepSecs=1)
+        yield
+        client.admin.command("setParameter", 1, ttlMonitorSleepSecs=before)
 
 
 @pytest.fixture
