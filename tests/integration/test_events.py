@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, NonRetriableError, RetryPolicy, Workflow
-from streamline.errors import RunNotFound
+from streamline.errors import InvalidQuery, RunNotFound, StreamlineError
 from tests.waiting import eventually
 
 CREATED = ["run.created", "step.started"]
@@ -230,6 +230,44 @@ async def test_listeners_that_fail_disturb_nobody(make_app: Any, caplog: Any) ->
     assert run.status == "done"
     assert "broken listener" in caplog.text
     assert "broken later" in caplog.text
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), SystemExit(1)], ids=repr)
+async def test_whatever_a_listener_raises_the_run_goes_on(make_app: Any, error: BaseException) -> None:
+    wf = three_steps()
+
+    def broken(event: Any) -> None:
+        raise error
+
+    async def broken_later(event: Any) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async with make_app(wf) as app:
+        app.on("step.*", broken)
+        if not isinstance(error, SystemExit):  # that ends a task's loop, whoever wrote it
+            app.on("step.*", broken_later)
+        run = await (await app.start(wf)).wait("5s")
+    assert run.status == "done"
+
+
+@pytest.mark.parametrize(("glob", "callback"), [(5, print), (None, print), ("*", 5), ("*", None)], ids=repr)
+async def test_a_listener_that_cannot_work_is_refused(make_app: Any, glob: Any, callback: Any) -> None:
+    wf = three_steps()
+    async with make_app(wf) as app:
+        with pytest.raises(StreamlineError):
+            app.on(glob, callback)
+        assert (await (await app.start(wf)).wait("5s")).status == "done"
+
+
+@pytest.mark.parametrize("after", ["3", None, 1.5, True], ids=repr)
+async def test_a_number_that_makes_no_sense_is_refused(make_app: Any, after: Any) -> None:
+    wf = three_steps()
+    async with make_app(wf, worker=False) as app:
+        handle = await app.start(wf)
+        with pytest.raises(InvalidQuery) as caught:
+            await types(handle, after)
+        assert caught.value.field == "after"
 
 
 async def test_a_listener_can_be_ended_even_twice(make_app: Any) -> None:

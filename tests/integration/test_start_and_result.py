@@ -198,6 +198,16 @@ async def test_a_bad_wish_is_refused_before_anything_is_stored(make_app: Any, ru
         assert await runs.count_documents({}) == 0
 
 
+@pytest.mark.parametrize("options", [{"priorty": 3}, {"timeuot": 5}, {"idempotency": "sometimes"}], ids=repr)
+async def test_an_unknown_option_is_refused_before_anything_is_stored(make_app: Any, runs: Any, options: Any) -> None:
+    wf = counting()
+    async with make_app(wf, worker=False) as app:
+        for start in (app.start, app.run):
+            with pytest.raises((TypeError, StreamlineError)):
+                await start(wf, 1, **{"timeout": 0.01} if start == app.run else {}, **options)
+        assert await runs.count_documents({}) == 0
+
+
 async def test_tags_metadata_and_priority_are_kept_and_seen_by_handlers(make_app: Any) -> None:
     wf, seen = Workflow("labelled"), []
 
@@ -301,6 +311,31 @@ async def test_a_start_whose_caller_is_cancelled_still_gets_its_driver(make_app:
             return await runs.count_documents({"_id": "orphan", "status": "done"}) == 1
 
         await eventually(done)
+
+
+@pytest.mark.parametrize("timeout", [-1, "soon", float("nan"), True], ids=repr)
+async def test_a_timeout_that_makes_no_sense_is_refused(make_app: Any, timeout: Any) -> None:
+    wf = counting()
+    async with make_app(wf, worker=False) as app:
+        handle = await app.start(wf)
+        for ask in (handle.result, handle.wait):
+            with pytest.raises(InvalidPolicy) as caught:
+                await ask(timeout)
+            assert caught.value.field == "timeout"
+
+
+async def test_log_records_of_a_handler_say_where_they_come_from(make_app: Any, caplog: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("talking")
+
+    @wf.step
+    async def talk(ctx: Context[Any]) -> None:
+        ctx.log.warning("seen %s", "it")
+
+    async with make_app(wf) as app:
+        run = await (await app.start(wf)).wait("20s")
+    (record,) = [record for record in caplog.records if record.getMessage() == "seen it"]
+    assert (record.run_id, record.workflow, record.step_id, record.attempt) == (run.id, "talking", "talk", 1)
+    assert record.name == "streamline.workflow.talking"
 
 
 async def test_an_app_without_a_worker_only_starts_and_asks(make_app: Any) -> None:

@@ -284,3 +284,56 @@ async def test_hostile_values_come_back_as_they_were(make_app: Any, runs: Any) -
     assert run.error is None
     assert run.input == run.output == run.metadata["m"] == hostile
     assert run.state == {"$inc": hostile}
+
+
+async def test_what_a_handler_does_to_stored_values_is_not_seen_by_others(make_app: Any, runs: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("aliases")
+
+    @wf.step
+    async def give(ctx: Context[Any]) -> Any:
+        assert await ctx.call("key", lambda: {"c": [1]}) == {"c": [1]}
+        return {"n": [1]}
+
+    @wf.step(retry=RetryPolicy(max_attempts=2, delay=0))
+    async def spoil(ctx: Context[Any]) -> Any:
+        called = await ctx.call("key", lambda: {"c": [1]})
+        assert called == {"c": [1]}
+        called["c"].append(2)
+        ctx.outputs["give"]["n"].append(2)
+        ctx.input["list"].append("spoilt")
+        ctx.metadata["m"].append("spoilt")
+        if ctx.attempt == 1:
+            ctx.state["s"] = ["spoilt"]
+            raise ValueError
+        assert "s" not in ctx.state
+        return None
+
+    @wf.step
+    async def look(ctx: Context[Any]) -> Any:
+        return [ctx.outputs["give"], ctx.input, dict(ctx.metadata)]
+
+    given = {"list": ["given"]}
+    async with make_app(wf) as app:
+        run = await (await app.start(wf, given, metadata={"m": []})).wait("20s")
+        assert run.error is None
+        assert run.output == [{"n": [1]}, {"list": ["given"]}, {"m": []}]
+        assert (run.input, run.steps[0].output, run.metadata) == ({"list": ["given"]}, {"n": [1]}, {"m": []})
+        stored = await runs.find_one({"_id": run.id})
+    assert stored["output"] == run.output
+    assert given == {"list": ["given"]}
+
+
+async def test_what_a_listener_does_to_an_event_is_not_seen_by_others(make_app: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("aliases")
+
+    @wf.step(max_attempts=1)
+    async def fail(ctx: Context[Any]) -> None:
+        raise ValueError("kept")
+
+    async with make_app(wf) as app:
+        app.on("*", lambda event: event.data.clear())
+        app.on("run.failed", lambda event: event.data.get("error", {}).clear())
+        run = await (await app.start(wf)).wait("20s")
+        events = [event async for event in app.handle(run.id).events()]
+    assert run.error.message == "kept"
+    assert events[-1].data["error"]["message"] == "kept"

@@ -56,6 +56,19 @@ async def test_more_runs_than_threads_all_get_their_turn(make_app: Any) -> None:
         assert await asyncio.gather(*(handle.result("20s") for handle in handles)) == list(range(30))
 
 
+async def test_the_time_in_the_queue_for_a_thread_does_not_count_as_the_attempts(make_app: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("queue")
+
+    @wf.step(timeout=1, max_attempts=1)
+    def work(ctx: Context[Any]) -> str:
+        threading.Event().wait(0.4)
+        return "done"
+
+    async with make_app(wf, worker=Worker(threads=1, lease="5s")) as app:
+        handles = await asyncio.gather(*(app.start(wf) for _ in range(4)))
+        assert [(await handle.wait("20s")).status for handle in handles] == ["done"] * 4
+
+
 async def test_a_blocked_thread_does_not_block_the_loop(make_app: Any) -> None:
     wf: Workflow[Any, Any, Any] = Workflow("blocked")
     other: Workflow[Any, Any, Any] = Workflow("other")
