@@ -335,6 +335,8 @@ class Streamline:
         Returns:
             A function that ends it.
         """
+        if not isinstance(event, str) or not callable(callback):
+            raise InvalidPolicy("on: a glob over event types, and a function of an event", field="event")
         return self._bus.on(event, callback)
 
     async def result_of(self, run_id: str, timeout: Duration | None = None) -> Any:

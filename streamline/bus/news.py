@@ -79,7 +79,7 @@ class Bus:
     def _call(self, listener: Listener, event: Event) -> None:
         try:
             result = listener(event)
-        except Exception:
+        except BaseException:
             logger.exception("a listener of %s failed", event.type)
             return
         if inspect.isawaitable(result):
