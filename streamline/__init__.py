@@ -1,26 +1,40 @@
 """Durable workflows on MongoDB, inside your own async Python process."""
 
 from streamline.app import Streamline
+from streamline.declaring.steps import WorkflowStep
 from streamline.domain.policies import RetryPolicy
-from streamline.domain.run import Event, Failure, Run, Step, Wait
+from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.engine.context import Context
+from streamline.engine.primitives.fanning import Settled
+from streamline.engine.primitives.looping import Continue, Done
+from streamline.engine.primitives.webhooks import Hook
+from streamline.engine.watching import Hooks
 from streamline.errors import NonRetriableError, RetryAfter, StreamlineError
+from streamline.features.decisions import Answer, Decision
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
-from streamline.workflow import Workflow, WorkflowStep
+from streamline.workflow import Workflow
 
 __all__ = [
+    "Answer",
     "Context",
+    "Continue",
+    "Decision",
+    "Done",
     "Event",
     "Failure",
+    "Hook",
+    "Hooks",
     "NonRetriableError",
     "Page",
+    "Progress",
     "RetryAfter",
     "RetryPolicy",
     "Run",
     "RunHandle",
     "Settings",
+    "Settled",
     "Step",
     "Streamline",
     "StreamlineError",

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, overload
 
 from typing_extensions import TypeVar
 
+from streamline.admin.answers import Answers, OnApproval
+from streamline.admin.operators import Operators
+from streamline.admin.queries import Queries
 from streamline.bus import Bus
 from streamline.clock import Clock, SystemClock
 from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_prefix
-from streamline.domain.run import Event, Run, read_output, read_run
-from streamline.domain.statuses import RunStatus
+from streamline.domain.run import Event
 from streamline.embedded import EmbeddedServer
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
-from streamline.engine.starter import Started, StartOptions
+from streamline.engine.starter import Started, StartOptions, StartRules
 from streamline.engine.ticking import tick
-from streamline.errors import DefinitionError, InvalidPolicy, RunCancelled, RunFailed, StreamlineError
+from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
 from streamline.handle import RunHandle
-from streamline.paging import Page, RunOptions
-from streamline.settings import Settings, Worker, checked_settings, checked_worker
-from streamline.store import UNTENANTED, statements
-from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
+from streamline.settings import Settings, Worker, checked_secret, checked_settings, checked_worker
+from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
 
 InputT = TypeVar("InputT", default=Any)
 OutputT = TypeVar("OutputT", default=Any)
 
 
-class Streamline:
+class Streamline(Answers, Operators, Queries):
     """Durable workflows on a MongoDB database.
 
     Args:
@@ -44,6 +43,8 @@ class Streamline:
         workflows: What this process serves.
         prefix: Beginning of the names of the engine's collections.
         worker: Whether, or how, this process works on runs; with False it only starts them and asks.
+        secret: The key from which hook tokens are derived; default ``STREAMLINE_SECRET``, else one that is generated
+            once and kept in the database: whoever reads that can open hooks, so production sets its own.
         settings: Limits.
         clock: Where the time comes from; default the machine's clock, set to the server's time.
 
@@ -59,6 +60,7 @@ class Streamline:
         workflows: Sequence[Workflow[Any, Any, Any]] = (),
         prefix: str = "streamline",
         worker: bool | Worker = True,
+        secret: str | bytes | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class Streamline:
         self._database = database
         self._worker = checked_worker(worker)
         self._settings = checked_settings(settings)
+        self._secret = checked_secret(secret)
         self._clock = clock or SystemClock()
         self._registry = Registry()
         self._server: EmbeddedServer | None = None
@@ -120,6 +123,7 @@ class Streamline:
                 self._bus,
                 self._registry,
                 self._worker,
+                self._secret,
             )
         except BaseException:
             await self._stop_server()
@@ -161,6 +165,8 @@ class Streamline:
                 ``priority``: larger goes first, then older; -2147483647 to 2147483647.
                 ``delay``: how long to wait before the first step.
                 ``run_at``: aware instant before which the first step does not begin.
+                ``start_by``: instant, or duration from when it may, by which the first step must have begun.
+                ``timeout``: how long the run may take, instead of the workflow's ``run_timeout``.
                 ``tags``: up to 32 strings to find the run by.
                 ``metadata``: anything to keep with the run; keys without dots.
                 ``run_id``: chosen id; default a time-ordered one.
@@ -197,11 +203,18 @@ class Streamline:
         input: InputT | Mapping[str, Any] | None = None,
         *,
         timeout: Duration | None = None,
-        **options: Unpack[StartOptions],
+        on_approval: OnApproval | None = None,
+        **options: Unpack[StartRules],
     ) -> OutputT: ...
     @overload
     async def run(
-        self, workflow: str, input: Any = None, *, timeout: Duration | None = None, **options: Unpack[StartOptions]
+        self,
+        workflow: str,
+        input: Any = None,
+        *,
+        timeout: Duration | None = None,
+        on_approval: OnApproval | None = None,
+        **options: Unpack[StartRules],
     ) -> Any: ...
 
     async def run(
@@ -210,104 +223,27 @@ class Streamline:
         input: Any = None,
         *,
         timeout: Duration | None = None,
-        **options: Unpack[StartOptions],
+        on_approval: OnApproval | None = None,
+        **options: Unpack[StartRules],
     ) -> Any:
-        """Start a run and return its output; arguments as for `start`, errors as for `RunHandle.result`."""
+        """Start a run and return its output; arguments as for `start`, errors as for `RunHandle.result`.
+
+        Args:
+            workflow, input, options: As for `start`.
+            timeout: How long to wait for the run, which goes on past it.
+            on_approval: Asked to decide where the run wants an approval: takes the `Wait`, may be async, returns
+                whether it is approved, or a `Decision`. Without it an approval is rejected.
+        """
         handle = await self.start(workflow, input, **options)
-        return await handle.result(timeout)
+
+        async def decide(run: Mapping[str, Any]) -> None:
+            await self._decide_approvals(run, on_approval)
+
+        return await self.result_of(handle.id, timeout, decide)
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle of a run, without asking the database."""
         return RunHandle(self, run_id)
-
-    async def get(self, run_id: str) -> Run:
-        """Return the run as it is now; raise `RunNotFound`."""
-        return self._run_of(await self._open_session.runtime.read(run_id, UNTENANTED))
-
-    async def runs(
-        self,
-        workflow: Workflow[Any, Any, Any] | str | None = None,
-        *,
-        status: RunStatus | Sequence[RunStatus] | None = None,
-        tags: str | Sequence[str] | None = None,
-        match: Mapping[str, Any] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        order: str = "-created_at",
-        limit: int = 50,
-        after: str | None = None,
-    ) -> Page[Run]:
-        """Return a page of runs.
-
-        Args:
-            workflow: Only runs of this workflow, of any version.
-            status: Only runs of this status, or one of these.
-            tags: Only runs that have all of these.
-            match: A Mongo filter over ``input``, ``metadata`` and ``output``; operators that run code are refused.
-            created_after: Only runs created at or after this instant.
-            created_before: Only runs created before this instant.
-            order: ``"-created_at"``, newest first, or ``"created_at"``.
-            limit: 1 to 500.
-            after: ``next`` of the page before.
-
-        Raises:
-            InvalidQuery: An argument is not of the allowed form; names the field.
-        """
-        query = self._query(workflow, status, tags, match, created_after, created_before)
-        sort, size = sort_of(order), checked_limit(limit)
-        if after is not None:
-            query = {"$and": [query, behind(after, order)]}
-        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1), UNTENANTED)
-        following = cursor_of(found[size - 1]) if len(found) > size else None
-        return Page(tuple(self._run_of(document) for document in found[:size]), following)
-
-    async def iter_runs(
-        self, workflow: Workflow[Any, Any, Any] | str | None = None, **options: Unpack[RunOptions]
-    ) -> AsyncIterator[Run]:
-        """Iterate over all runs that `runs` would page through; arguments as there."""
-        while True:
-            page = await self.runs(workflow, **options)
-            for run in page.items:
-                yield run
-            if page.next is None:
-                return
-            options["after"] = page.next
-
-    async def count_runs(
-        self,
-        workflow: Workflow[Any, Any, Any] | str | None = None,
-        *,
-        status: RunStatus | Sequence[RunStatus] | None = None,
-        tags: str | Sequence[str] | None = None,
-        match: Mapping[str, Any] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-    ) -> dict[RunStatus, int]:
-        """Return how many runs there are of each status that occurs; arguments as for `runs`."""
-        query = self._query(workflow, status, tags, match, created_after, created_before)
-        found = await self._open_session.runtime.store.run(statements.count_runs(query), UNTENANTED)
-        return {each["_id"]: each["n"] for each in found}
-
-    async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
-        """End a run: its handler is cancelled, what it writes is refused; a finished run is left unchanged."""
-        await self._open_session.control.cancel(run_id, UNTENANTED, reason=reason, by=by)
-
-    async def retry(self, run_id: str) -> None:
-        """Let a failed or cancelled run go on from the step where it stopped.
-
-        Raises:
-            IllegalTransition: The run has not ended, or has ended well.
-            IdempotencyConflict: Another active run holds its idempotency key now.
-        """
-        await self._open_session.control.retry(run_id, UNTENANTED)
-
-    async def pause(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
-        """Hold a run: its present step finishes, the next does not begin; raise `AlreadyFinished` if it has ended."""
-        await self._open_session.control.pause(run_id, UNTENANTED, reason=reason, by=by)
-
-    async def unpause(self, run_id: str) -> None:
-        """Let a held run go on; raise `AlreadyFinished` where it has ended."""
-        await self._open_session.control.unpause(run_id, UNTENANTED)
 
     async def tick(self, max_runs: int | None = None, budget: Duration | None = None) -> int:
         """Drive what is due now in one bounded pass without background tasks; return how many runs were taken.
@@ -339,35 +275,6 @@ class Streamline:
             raise InvalidPolicy("on: a glob over event types, and a function of an event", field="event")
         return self._bus.on(event, callback)
 
-    async def result_of(self, run_id: str, timeout: Duration | None = None) -> Any:
-        """Return the output of a run once it is done; see `RunHandle.result`."""
-        document = await self._ended(run_id, timeout)
-        if document["status"] == "done":
-            return read_output(document, self._registry.serving(document["workflow"], document["version"]))
-        error = document.get("error") or {}
-        if document["status"] == "cancelled":
-            reason = document.get("cancel", {}).get("reason")
-            raise RunCancelled(
-                f"run {run_id} was cancelled" + (f": {reason}" if reason else ""), run_id=run_id, reason=reason
-            )
-        raise RunFailed(f"run {run_id} failed: {error.get('type')}: {error.get('message')}", run_id=run_id, error=error)
-
-    async def wait_for_run(self, run_id: str, timeout: Duration | None = None) -> Run:
-        """Return a run once it has ended; see `RunHandle.wait`."""
-        return self._run_of(await self._ended(run_id, timeout))
-
-    async def _ended(self, run_id: str, timeout: Duration | None) -> dict[str, Any]:
-        seconds = None if timeout is None else parse_duration(timeout, "timeout").total_seconds()
-        return await self._open_session.endings.wait(run_id, UNTENANTED, seconds)
-
-    def events_of(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Iterate over the events of a run; see `RunHandle.events`."""
-        return self._open_session.endings.events(run_id, UNTENANTED, after)
-
-    @property
-    def _open_session(self) -> Session:
-        return Session.checked(self._session)
-
     async def _resolved_target(self) -> Any:
         target = self._target if self._target is not None else os.environ.get("MONGODB_URI") or EmbeddedServer()
         if not isinstance(target, EmbeddedServer):
@@ -385,12 +292,5 @@ class Streamline:
             return workflow.definition
         return self._registry.current(workflow)
 
-    def _query(self, workflow: Workflow[Any, Any, Any] | str | None, *conditions: Any) -> dict[str, Any]:
-        name = workflow.name if isinstance(workflow, Workflow) else workflow
-        return RunQuery(name, *conditions).filter()
-
     def _handle_of(self, started: Started) -> RunHandle[Any]:
         return RunHandle(self, started.run_id, created=started.created)
-
-    def _run_of(self, document: Mapping[str, Any]) -> Run:
-        return read_run(document, self._registry.serving(document.get("workflow", ""), document.get("version", "")))

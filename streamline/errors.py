@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
 
@@ -374,9 +375,23 @@ class WaitTimeout(StreamlineError, TimeoutError):
 
 
 class ChildFailed(StreamlineError):
-    """A child run failed, was cancelled or was compensated."""
+    """A child run failed, was cancelled or was compensated.
+
+    Attributes:
+        run_id: The child.
+        status: How it ended.
+        error: What is stored on it: ``{code, type, message, step, attempt}``.
+    """
 
     code = "child.failed"
+
+    def __init__(
+        self, message: str = "", *, run_id: str = "", status: str = "", error: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.status = status
+        self.error = dict(error or {})
 
 
 class HeartbeatLost(StreamlineError):

@@ -7,8 +7,9 @@ from typing import Any, Generic, Protocol
 
 from typing_extensions import TypeVar
 
+from streamline.domain.definition import StepReference
 from streamline.domain.durations import Duration
-from streamline.domain.run import Event, Run
+from streamline.domain.run import Event, Progress, Run
 from streamline.domain.statuses import RunStatus
 
 OutputT = TypeVar("OutputT", default=Any)
@@ -35,6 +36,18 @@ class Verbs(Protocol):
 
     async def retry(self, run_id: str) -> None:
         """Try the run again."""
+        ...
+
+    async def resume(self, run_id: str, payload: Any = None, *, key: str | None = None, by: str | None = None) -> None:
+        """Answer a wait of the run."""
+        ...
+
+    async def rewind(self, run_id: str, to_step: StepReference[Any] | str, *, by: str | None = None) -> None:
+        """Do the run again from a step on."""
+        ...
+
+    async def progress_of(self, run_id: str) -> Progress | None:
+        """Return how far the run's step is."""
         ...
 
     async def result_of(self, run_id: str, timeout: Duration | None = None) -> Any:
@@ -107,6 +120,18 @@ class RunHandle(Generic[OutputT]):
     async def retry(self) -> None:
         """Let a failed or cancelled run go on from the step where it stopped."""
         await self._app.retry(self.id)
+
+    async def resume(self, payload: Any = None, *, key: str | None = None, by: str | None = None) -> None:
+        """Answer a ``ctx.wait`` of the run; raise `NotWaiting` where there is none, or somebody else was first."""
+        await self._app.resume(self.id, payload, key=key, by=by)
+
+    async def rewind(self, to_step: StepReference[Any] | str, *, by: str | None = None) -> None:
+        """Do the run again from a step on, in place."""
+        await self._app.rewind(self.id, to_step, by=by)
+
+    async def progress(self) -> Progress | None:
+        """Return how far the run's step is that said so last, or None."""
+        return await self._app.progress_of(self.id)
 
     def __repr__(self) -> str:
         """Name the run."""

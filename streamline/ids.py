@@ -18,6 +18,11 @@ def new_token() -> str:
     return secrets.token_urlsafe(12)
 
 
+def new_secret() -> str:
+    """Return 256 random bits as text."""
+    return secrets.token_urlsafe(32)
+
+
 def new_worker_id() -> str:
     """Return a name for this process that no other process has had or will have: host, process id and random."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -10,6 +10,7 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.errors import InvalidPolicy
 
 MIB = 1024 * 1024
+SECRET_MIN = 8
 _READINGS = {"lease": "lease_time", "poll_interval": "poll_time", "drain": "drain_time", "cancel_grace": "grace_time"}
 
 
@@ -102,6 +103,8 @@ class Settings:
         patience: How long a verb goes on trying while the database is away, before ``StoreUnavailable``.
         driver: Which driver a connection string is opened with; ``"motor"`` needs the extra of that name. PyMongo's
             async client costs less; Motor suits an app that holds Motor clients anyway.
+        max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000. The limit is for loops that
+            nobody meant.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
         wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.
     """
@@ -115,6 +118,7 @@ class Settings:
     call_timeout: Duration = "10s"
     patience: Duration = "30s"
     driver: Literal["pymongo", "motor"] = "pymongo"
+    max_jumps: int = 10_000
     wake_channel: bool = True
     wakes_size: int = 256 * 1024
 
@@ -126,6 +130,7 @@ class Settings:
         if self.driver not in ("pymongo", "motor"):
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)
+        _whole(self, "max_jumps", 1, 1_000_000)
         _whole(self, "batch", 1, 1_000)
         _whole(self, "operations", 1, 1_000)
         _whole(self, "wakes_size", 4096, 1024 * MIB)
@@ -163,3 +168,10 @@ def checked_settings(settings: Settings | None) -> Settings:
     if settings is not None and not isinstance(settings, Settings):
         raise InvalidPolicy("settings: a Settings", field="settings")
     return settings or Settings()
+
+
+def checked_secret(secret: object) -> str | bytes | None:
+    """Return the secret that tokens are derived from, if it can be one; raise `InvalidPolicy` otherwise."""
+    if secret is not None and (not isinstance(secret, (str, bytes)) or len(secret) < SECRET_MIN):
+        raise InvalidPolicy(f"secret: text or bytes, {SECRET_MIN} or more", field="secret")
+    return secret

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
 from itertools import pairwise
-from typing import Any, Generic, Protocol, overload
+from typing import Any, Generic, overload
 
 from typing_extensions import TypeVar
 
+from streamline.declaring.ready_steps import ReadySteps
+from streamline.declaring.rules import (
+    check_handler,
+    checked_ends,
+    checked_guards,
+    checked_history,
+    checked_payload_limit,
+    checked_retention,
+    checked_retry,
+    checked_timeout,
+    is_coroutine_function,
+    policy,
+)
+from streamline.declaring.steps import StepDecorator, WorkflowStep
 from streamline.domain.annotations import return_codec
-from streamline.domain.definition import Definition, OnError, StepDefinition, StepReference
-from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.definition import CompensationDefinition, Definition, OnError, StepDefinition
+from streamline.domain.durations import Duration
 from streamline.domain.names import check_name, check_version
 from streamline.domain.payloads import ANY, Codec
-from streamline.domain.policies import RetryPolicy, check_attempts
-from streamline.domain.statuses import TERMINAL
+from streamline.domain.policies import RetryPolicy
 from streamline.engine.context import Context
 from streamline.errors import DefinitionError, DuplicateStep, InvalidPolicy
 
@@ -27,36 +40,9 @@ OutputT = TypeVar("OutputT", default=Any)
 T = TypeVar("T")
 
 STEPS_MAX = 1_000
-_PAYLOAD_MAX = 12 * 1024 * 1024
 
 
-class WorkflowStep(StepReference[T]):
-    """A declared step; pass it to ``ctx.output(...)``, and call its handler as ``step.fn(ctx)`` in unit tests.
-
-    Attributes:
-        id: The step's id within its workflow.
-        fn: The handler as it was written.
-    """
-
-    def __init__(self, step_id: str, fn: Callable[..., Any]) -> None:
-        super().__init__(step_id)
-        self.fn = fn
-
-    def __repr__(self) -> str:
-        """Name the step."""
-        return f"<step {self.id}>"
-
-
-class StepDecorator(Protocol[InputT, StateT]):
-    """What ``@wf.step(...)`` returns: turns a handler into a step."""
-
-    @overload
-    def __call__(self, fn: Callable[[Context[InputT, StateT]], Coroutine[Any, Any, T]], /) -> WorkflowStep[T]: ...
-    @overload
-    def __call__(self, fn: Callable[[Context[InputT, StateT]], T], /) -> WorkflowStep[T]: ...
-
-
-class Workflow(Generic[InputT, StateT, OutputT]):
+class Workflow(ReadySteps[InputT, StateT], Generic[InputT, StateT, OutputT]):
     """One version of a workflow: its steps run in the order in which they are declared.
 
     Args:
@@ -69,6 +55,12 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         description: For people.
         retry: Default policy of the steps.
         timeout: Default limit of one attempt.
+        run_timeout: How long a run may take, from when it is to begin; past that it fails, and is compensated.
+        start_by: How long a run may wait for its first step; past that it fails without having begun.
+        compensate_on: Which ends of a run let it be compensated first: ``"failed"``, ``"cancelled"``.
+        hooks: Observers, see `Hooks`: told of every handler and branch, unable to harm.
+        guards: Functions of the context and a branch's key, None for the step itself; one that returns False or a
+            reason, or raises, fails the step or branch for good.
         idempotency_key: Derives the key of a start from the validated input, where the caller gives none.
         retention: How long ended runs are kept: a duration, or durations by terminal status; default for ever.
         max_payload_bytes: Limit of one input, output or state; default the app's.
@@ -89,6 +81,11 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         description: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
+        run_timeout: Duration | None = None,
+        start_by: Duration | None = None,
+        compensate_on: Collection[str] = frozenset({"failed"}),
+        hooks: Sequence[Any] = (),
+        guards: Sequence[Callable[..., Any]] = (),
         idempotency_key: Callable[[InputT], str | None] | None = None,
         retention: Duration | Mapping[str, Duration] | None = None,
         max_payload_bytes: int | None = None,
@@ -100,13 +97,17 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         self._input = ANY if input is None else Codec(input, "input")
         self._state = None if state is None else Codec(state, "state")
         self._output = None if output is None else Codec(output, "output")
-        self._retry = _checked_retry(retry) or RetryPolicy()
-        self._timeout = _checked_timeout(timeout)
+        self._retry = checked_retry(retry) or RetryPolicy()
+        self._timeout = checked_timeout(timeout)
+        self._run_timeout = checked_timeout(run_timeout, "run_timeout")
+        self._start_by = checked_timeout(start_by, "start_by")
+        self._compensate_on = checked_ends(compensate_on)
+        self._hooks, self._guards = tuple(hooks), checked_guards(guards)
         if idempotency_key is not None and not callable(idempotency_key):
             raise InvalidPolicy("idempotency_key: a function of the input", field="idempotency_key")
         self._idempotency_key = idempotency_key
-        self._retention = _checked_retention(retention)
-        self._max_payload_bytes = _checked_payload_limit(max_payload_bytes)
+        self._retention = checked_retention(retention)
+        self._max_payload_bytes = checked_payload_limit(max_payload_bytes)
         self._steps: dict[str, StepDefinition] = {}
         self._definition: Definition | None = None
 
@@ -125,6 +126,8 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         skip_if: Callable[[Context[InputT, StateT]], bool | Awaitable[bool]] | None = None,
         run_if: Callable[[Context[InputT, StateT]], bool | Awaitable[bool]] | None = None,
         on_error: OnError = "fail",
+        group: str | None = None,
+        output_history: int = 0,
     ) -> StepDecorator[InputT, StateT]: ...
 
     def step(self, id: Any = None, **rules: Any) -> Any:
@@ -138,6 +141,8 @@ class Workflow(Generic[InputT, StateT, OutputT]):
                 ``skip_if``: takes the context, may be async; the step is skipped where it holds.
                 ``run_if``: the opposite; a predicate that raises fails the step.
                 ``on_error``: ``"skip"`` lets the run go on where the step fails for good.
+                ``group``: steps that share it and stand next to each other run at the same time.
+                ``output_history``: how many earlier outputs are kept where the step is done again; 0 to 100.
 
         Raises:
             DefinitionError: An argument is not of the allowed form; names the field.
@@ -167,6 +172,11 @@ class Workflow(Generic[InputT, StateT, OutputT]):
                 idempotency_key=self._idempotency_key,
                 max_payload_bytes=self._max_payload_bytes,
                 retention=self._retention,
+                run_timeout=self._run_timeout,
+                start_by=self._start_by,
+                compensate_on=self._compensate_on,
+                hooks=self._hooks,
+                guards=self._guards,
             )
         return self._definition
 
@@ -203,14 +213,46 @@ class Workflow(Generic[InputT, StateT, OutputT]):
             raise DefinitionError(
                 f"workflow {self.name}: it is registered already; declare every step before", field="steps"
             )
-        _check_handler(fn)
+        check_handler(fn)
         name = check_name(getattr(fn, "__name__", None) if step_id is None else step_id, "step id")
         if name in self._steps:
             raise DuplicateStep(f"workflow {self.name}: step {name!r} is declared twice", field="id")
         if len(self._steps) == STEPS_MAX:
             raise DefinitionError(f"workflow {self.name}: at most {STEPS_MAX} steps", field="steps")
         self._steps[name] = self._step_definition(name, fn, names, **rules)
-        return WorkflowStep(name, fn)
+        return WorkflowStep(name, fn, partial(self._add_compensation, name))
+
+    def _declare_ready(self, step_id: str, handler: Callable[..., Any], output: Codec | None, **rules: Any) -> Any:
+        step = self._declare(handler, step_id, {}, **rules)
+        self._steps[step.id] = replace(self._steps[step.id], output=output or ANY)
+        return step
+
+    def _add_compensation(self, step_id: str, fn: Any, **rules: Any) -> Any:
+        if self._definition is not None:
+            raise DefinitionError(
+                f"workflow {self.name}: it is registered already; declare every compensation before", field="compensate"
+            )
+        step = self._steps[step_id]
+        if step.compensation is not None:
+            raise DefinitionError(f"step {step_id}: its compensation is declared twice", field="compensate")
+        check_handler(fn, arguments=2)
+        self._steps[step_id] = replace(step, compensation=self._compensation(fn, **rules))
+        return fn
+
+    def _compensation(
+        self,
+        fn: Any,
+        *,
+        retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+    ) -> CompensationDefinition:
+        return CompensationDefinition(
+            handler=fn,
+            threaded=not is_coroutine_function(fn),
+            retry=policy(checked_retry(retry), max_attempts) or self._retry,
+            timeout=self._timeout if timeout is None else checked_timeout(timeout),
+        )
 
     def _step_definition(
         self,
@@ -224,6 +266,8 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         skip_if: Callable[..., Any] | None = None,
         run_if: Callable[..., Any] | None = None,
         on_error: OnError = "fail",
+        group: str | None = None,
+        output_history: int = 0,
     ) -> StepDefinition:
         if on_error not in ("fail", "skip"):
             raise InvalidPolicy('on_error: "fail" or "skip"', field="on_error")
@@ -233,61 +277,13 @@ class Workflow(Generic[InputT, StateT, OutputT]):
         return StepDefinition(
             id=step_id,
             handler=fn,
-            threaded=not _is_coroutine_function(fn),
+            threaded=not is_coroutine_function(fn),
             output=return_codec(fn, f"step {step_id}", names),
-            retry=_policy(_checked_retry(retry), max_attempts) or self._retry,
-            timeout=self._timeout if timeout is None else _checked_timeout(timeout),
+            retry=policy(checked_retry(retry), max_attempts) or self._retry,
+            timeout=self._timeout if timeout is None else checked_timeout(timeout),
             skip_if=skip_if,
             run_if=run_if,
             on_error=on_error,
+            group=None if group is None else check_name(group, "group"),
+            output_history=checked_history(output_history),
         )
-
-
-def _policy(retry: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy | None:
-    if max_attempts is None:
-        return retry
-    if retry is not None:
-        raise InvalidPolicy("retry, max_attempts: give one of them", field="max_attempts")
-    return RetryPolicy(max_attempts=check_attempts(max_attempts, "max_attempts"))
-
-
-def _is_coroutine_function(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-def _check_handler(fn: Any) -> None:
-    if not callable(fn):
-        raise DefinitionError("handler: a function that takes the context", field="handler")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise DefinitionError("handler: a function, not a generator", field="handler")
-    try:
-        inspect.signature(fn).bind(object())
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(f"handler: it must take one argument, the context: {error}", field="handler") from error
-
-
-def _checked_retry(retry: RetryPolicy | None) -> RetryPolicy | None:
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise InvalidPolicy("retry: a RetryPolicy", field="retry")
-    return retry
-
-
-def _checked_timeout(timeout: Duration | None) -> timedelta | None:
-    return None if timeout is None else parse_duration(timeout, "timeout", positive=True)
-
-
-def _checked_payload_limit(limit: int | None) -> int | None:
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= _PAYLOAD_MAX):
-        raise InvalidPolicy(f"max_payload_bytes: 1 to {_PAYLOAD_MAX}", field="max_payload_bytes")
-    return limit
-
-
-def _checked_retention(retention: Duration | Mapping[str, Duration] | None) -> dict[str, timedelta]:
-    if retention is None:
-        return {}
-    by_status = retention if isinstance(retention, Mapping) else dict.fromkeys(sorted(TERMINAL), retention)
-    if unknown := set(by_status) - TERMINAL:
-        raise InvalidPolicy(
-            f"retention: not a terminal status: {', '.join(sorted(map(str, unknown)))}", field="retention"
-        )
-    return {status: parse_duration(kept, f"retention.{status}") for status, kept in by_status.items()}

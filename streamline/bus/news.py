@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,6 +21,7 @@ logger = logging.getLogger("streamline.bus")
 Document = Mapping[str, Any]
 Listener = Callable[[Event], Awaitable[None] | None]
 Fence = Callable[[str, str], None]
+Alarm = Callable[[datetime], None]
 Waiter = asyncio.Future[Document | None]
 Waiters = defaultdict[str, set[Waiter]]
 
@@ -32,6 +34,8 @@ class Bus:
         self._followers: Waiters = defaultdict(set)
         self._enders: Waiters = defaultdict(set)
         self._fenced: list[Fence] = []
+        self._alarms: list[Alarm] = []
+        self._closers: list[Callable[[dict[str, Any]], None]] = []
         self._calls: set[asyncio.Future[None]] = set()
 
     def on(self, glob: str, listener: Listener) -> Callable[[], None]:
@@ -50,13 +54,36 @@ class Bus:
         for fence in tuple(self._fenced):
             fence(run_id, token)
 
+    def on_due(self, alarm: Alarm) -> Callable[[], None]:
+        """Call `alarm` with each instant at which a run of this process falls due; return a function that ends it."""
+        self._alarms.append(alarm)
+        return lambda: self._alarms.remove(alarm) if alarm in self._alarms else None
+
+    def due(self, instant: datetime) -> None:
+        """Tell whoever takes runs here that one falls due."""
+        for alarm in tuple(self._alarms):
+            alarm(instant)
+
+    def on_closed(self, closer: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call `closer` with each run that is ended here by somebody who does not drive it; return what ends it."""
+        self._closers.append(closer)
+        return lambda: self._closers.remove(closer) if closer in self._closers else None
+
+    def closed(self, run: dict[str, Any]) -> None:
+        """Tell that a run was ended by somebody who does not drive it."""
+        for closer in tuple(self._closers):
+            closer(run)
+
+    def say(self, event: Event) -> None:
+        """Tell listeners of something that is not stored, such as a frame of a stream."""
+        for glob, listener in tuple(self._listeners):
+            if fnmatchcase(event.type, glob):
+                self._call(listener, event)
+
     def publish(self, run_id: str, events: tuple[Document, ...]) -> None:
         """Tell of events that have just been stored."""
         for stored in events if self._listeners else ():
-            event = read_event(run_id, stored)
-            for glob, listener in tuple(self._listeners):
-                if fnmatchcase(event.type, glob):
-                    self._call(listener, event)
+            self.say(read_event(run_id, stored))
         _resolve(self._followers, run_id, None)
 
     def ended(self, document: Document) -> None:

@@ -18,13 +18,21 @@ def return_codec(function: Callable[..., Any], where: str, local_names: Mapping[
     Raises:
         DefinitionError: The annotation cannot be resolved, or pydantic cannot handle it.
     """
-    plain = _plain_function(function)
-    annotation = getattr(plain, "__annotations__", {}).get("return", Any)
-    if isinstance(annotation, str):
-        annotation = _resolve(annotation, plain, where, local_names)
+    annotation = return_annotation(function, where, local_names)
     if annotation in (Any, NoReturn, inspect.Signature.empty):
         return ANY
     return Codec(type(None) if annotation is None else annotation, where)
+
+
+def return_annotation(function: Callable[..., Any], where: str, local_names: Mapping[str, Any] | None = None) -> Any:
+    """Return the function's return annotation, resolved; ``Any`` where it has none.
+
+    Raises:
+        DefinitionError: It cannot be resolved.
+    """
+    plain = _plain_function(function)
+    annotation = getattr(plain, "__annotations__", {}).get("return", Any)
+    return _resolve(annotation, plain, where, local_names) if isinstance(annotation, str) else annotation
 
 
 def _plain_function(function: Any) -> Any:

@@ -40,6 +40,14 @@ class Absent:
     """Guard: the field is not there, or null."""
 
 
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Values to add at the end of a list, of which only the newest `keep` stay."""
+
+    values: tuple[Any, ...]
+    keep: int | None = None
+
+
 @dataclass(slots=True)
 class Change:
     """One guarded write to one run.
@@ -51,7 +59,8 @@ class Change:
             that a repetition of it matches nothing.
         put: New values by field path.
         drop: Field paths to remove.
-        add: Whole numbers to add, by field path; a missing field counts as 0.
+        add: Numbers to add, by field path; a missing field counts as 0.
+        append: Values to add to lists, by field path; a missing field counts as an empty one.
         earliest: Instants to keep where none or a later one is stored, by field path.
         events: Appended to the run's ring of events.
         weight: Size in bytes of the users' values in `put`, for the batching of writes.
@@ -60,7 +69,8 @@ class Change:
     guard: Mapping[str, Any]
     put: Mapping[str, Any] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
-    add: Mapping[str, int] = field(default_factory=dict)
+    add: Mapping[str, float] = field(default_factory=dict)
+    append: Mapping[str, Append] = field(default_factory=dict)
     earliest: Mapping[str, datetime] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
     weight: int = 0
@@ -78,7 +88,7 @@ def carry_out(document: dict[str, Any], change: Change) -> None:
     """Do to `document`, in place, what a change does whose guard is known to have held."""
     for path, value in change.put.items():
         place, name = _place(document, path)
-        place[name] = copy(value) if type(value) in (dict, list) else value
+        place[int(name) if type(place) is list else name] = copy(value) if type(value) in (dict, list) else value
     for path in change.drop:
         parent = read(document, path.rpartition(".")[0]) if "." in path else document
         if isinstance(parent, dict):
@@ -86,6 +96,9 @@ def carry_out(document: dict[str, Any], change: Change) -> None:
     for path, amount in change.add.items():
         place, name = _place(document, path)
         place[name] = place.get(name, 0) + amount
+    for path, more in change.append.items():
+        place, name = _place(document, path)
+        place[name] = [*place.get(name, ()), *more.values][-more.keep if more.keep else None :]
     for path, instant in change.earliest.items():
         place, name = _place(document, path)
         place[name] = min(place.get(name, instant), instant)
@@ -120,7 +133,7 @@ def read(document: Mapping[str, Any], path: str) -> Any:
     return found
 
 
-def _place(document: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+def _place(document: dict[str, Any], path: str) -> tuple[Any, str]:
     """Return the mapping that holds the field at `path`, made where there is none, and the field's name in it."""
     if "." not in path:
         return document, path

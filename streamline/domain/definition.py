@@ -26,6 +26,16 @@ class StepReference(Generic[OutT_co]):
 
 
 @dataclass(frozen=True, slots=True)
+class CompensationDefinition:
+    """How a step is undone: its handler takes the context and the step's output."""
+
+    handler: Callable[..., Any]
+    threaded: bool
+    retry: RetryPolicy
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StepDefinition:
     """One step: its handler and the rules around it."""
 
@@ -38,6 +48,9 @@ class StepDefinition:
     skip_if: Predicate | None = None
     run_if: Predicate | None = None
     on_error: OnError = "fail"
+    group: str | None = None
+    output_history: int = 0
+    compensation: CompensationDefinition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,11 @@ class Definition:
     idempotency_key: Callable[[Any], str | None] | None = None
     max_payload_bytes: int | None = None
     retention: Mapping[str, timedelta] = field(default_factory=dict)
+    run_timeout: timedelta | None = None
+    start_by: timedelta | None = None
+    compensate_on: frozenset[str] = frozenset({"failed"})
+    hooks: tuple[Any, ...] = ()
+    guards: tuple[Callable[..., Any], ...] = ()
     route: str = field(init=False)
     index: Mapping[str, int] = field(init=False)
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from streamline.domain.policies import RetryPolicy
 from streamline.errors import (
+    ChildFailed,
     DefinitionError,
+    HookExpired,
+    InvalidInput,
     InvalidKey,
     NonDeterministicStep,
     NonRetriableError,
@@ -16,6 +19,7 @@ from streamline.errors import (
     RetryAfter,
     SerializationError,
     StreamlineError,
+    WaitTimeout,
 )
 
 MESSAGE_MAX = 4096
@@ -23,6 +27,10 @@ _CREDENTIALS = re.compile(r"(\w[\w+.-]{0,30}://)[^\s/@]*@")
 
 # The same code with the same values ends the same way: trying again would only cost time.
 _HOPELESS = (
+    ChildFailed,
+    HookExpired,
+    InvalidInput,
+    WaitTimeout,
     NonRetriableError,
     NonDeterministicStep,
     SerializationError,

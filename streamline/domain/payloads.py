@@ -126,6 +126,13 @@ class Codec:
 
 ANY = Codec(Any)
 
+
+def codec_of(value: Any) -> Codec:
+    """Return the codec for a value without an annotation: a model's or dataclass' own, else what passes plain data."""
+    kind = type(value)
+    return Codec(kind) if hasattr(kind, "model_dump") or hasattr(kind, "__dataclass_fields__") else ANY
+
+
 # Subclasses are kept as what they are in the end, whatever their __str__ and the like make of them.
 _AS_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from streamline.domain.decisions import check_run
 from streamline.domain.definition import Definition
 from streamline.domain.payloads import ANY, Codec
+from streamline.domain.place import Place, attempt_of, unfinished
 from streamline.domain.record import Record
 from streamline.domain.statuses import TERMINAL, RunStatus, StepStatus
 from streamline.errors import CorruptRun
@@ -28,12 +29,70 @@ class Failure(Record):
 
 @dataclass(frozen=True, slots=True)
 class Wait(Record):
-    """What a parked run waits for."""
+    """What a run waits for.
+
+    Attributes:
+        kind: ``"sleep"``, ``"wait"``, ``"event"``, ``"hook"``, ``"approval"``, ``"question"``, ``"poll"``, ``"child"``
+            or ``"join"``.
+        key: Its address within the step.
+        step: The step.
+        due_at: When it is over by itself, if it is.
+        run_id: The run.
+        workflow: The run's workflow.
+        name: The event that is waited for.
+        reason: What is waited for, for people.
+        data: Shown with it.
+        approvers: Who may decide; None for anybody.
+        opened_at: Since when somebody can answer; None where nobody can.
+    """
 
     kind: str
     key: str
     step: str
     due_at: datetime | None = None
+    run_id: str = ""
+    workflow: str = ""
+    name: str | None = None
+    reason: str | None = None
+    data: Any = None
+    approvers: tuple[str, ...] | None = None
+    opened_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody can answer."""
+        return self.opened_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Record):
+    """How far a step is, as it said last."""
+
+    fraction: float
+    at: datetime
+    message: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine(Record):
+    """A line that a handler logged."""
+
+    at: datetime
+    level: str
+    message: str
+    step: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation(Record):
+    """How the undoing of a step stands."""
+
+    status: Literal["pending", "waiting", "done", "failed"]
+    attempt: int = 0
+    error: Failure | None = None
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +120,10 @@ class Step(Record):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     waits: tuple[Wait, ...] = ()
+    progress: Progress | None = None
+    compensation: Compensation | None = None
+    group: str | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +161,13 @@ class Run(Record):
     waits: tuple[Wait, ...]
     worker: str | None
     rev: int
+    parent: Mapping[str, Any] | None = None
+    root_run_id: str | None = None
+    forked_from: str | None = None
+    deadline_at: datetime | None = None
+    start_by: datetime | None = None
+    logs: tuple[LogLine, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -163,6 +233,13 @@ def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
         waits=tuple(wait for step in steps for wait in step.waits),
         worker=(document.get("lease") or {}).get("worker"),
         rev=document["rev"],
+        parent=document.get("parent"),
+        root_run_id=document.get("root_run_id"),
+        forked_from=document.get("forked_from"),
+        deadline_at=document.get("deadline_at"),
+        start_by=document.get("start_by"),
+        logs=tuple(LogLine(**line) for line in document.get("logs", ())),
+        metrics=dict(document.get("metrics", {})),
     )
 
 
@@ -179,26 +256,70 @@ def read_output(document: Mapping[str, Any], definition: Definition | None) -> A
 
 
 def _read_step(document: Mapping[str, Any], k: int, definition: Definition | None) -> Step:
-    stored = document["steps"][k]
-    # A claim covers many runs in one write and touches no step; that the current one is attempted follows from it.
-    driven = document["status"] == "running" and k == document["cursor"]
-    waiting = stored["status"] == "waiting" and not driven
-    waits = tuple(_read_wait(wait, stored["id"]) for wait in stored.get("waits", ())) if waiting else ()
+    stored, place = document["steps"][k], Place(k)
+    # A claim covers many runs in one write and touches no step; that those at work are attempted follows from it.
+    is_at_work = document["status"] == "running" and place in unfinished(document)
+    driven = is_at_work and stored["status"] != "waiting"
+    resumed = is_at_work and stored["status"] == "waiting" and "group" not in stored
     codec = _step_codec(definition, stored["id"])
     return Step(
         id=stored["id"],
-        status="running" if driven else stored["status"],
-        attempt=document["attempt"] if driven else stored.get("attempt", 0),
+        status="running" if driven or resumed else stored["status"],
+        attempt=attempt_of(document, place) if driven or resumed else stored.get("attempt", 0),
         output=codec.decode(stored["output"]) if "output" in stored else None,
         error=_read_failure(stored.get("error")),
-        started_at=stored.get("started_at") or ((document.get("lease") or {}).get("at") if driven else None),
-        ended_at=None if driven else stored.get("ended_at"),
-        waits=waits,
+        started_at=stored.get("started_at") or ((document.get("lease") or {}).get("at") if is_at_work else None),
+        ended_at=None if is_at_work else stored.get("ended_at"),
+        waits=_read_waits(document, k),
+        progress=Progress(**stored["progress"]) if "progress" in stored else None,
+        compensation=_read_compensation(stored.get("compensation")),
+        group=stored.get("group"),
+        generation=stored.get("generation", 0),
     )
 
 
-def _read_wait(stored: Mapping[str, Any], step: str) -> Wait:
-    return Wait(kind=stored["kind"], key=stored["key"], step=step, due_at=stored.get("due_at"))
+def read_waits(document: Mapping[str, Any]) -> tuple[Wait, ...]:
+    """Return what a run waits for: all that somebody can answer, and where nobody drives it, its timers."""
+    return tuple(wait for k in range(len(document["steps"])) for wait in _read_waits(document, k))
+
+
+def _read_waits(document: Mapping[str, Any], k: int) -> tuple[Wait, ...]:
+    if document["status"] in TERMINAL:
+        return ()
+    step, waits = document["steps"][k], []
+    for place in (Place(k), Place(k, undo=True)):
+        activity = place.activity(document)
+        is_parked = activity.get("status") == "waiting" and "lease" not in document
+        asked = set(activity.get("waits", ())) if is_parked else set()
+        for address, entry in place.memo(document).items():
+            if entry.get("open") or address in asked:
+                waits.append(_read_wait(document, step["id"], address, entry))
+    return tuple(waits)
+
+
+def _read_wait(document: Mapping[str, Any], step: str, address: str, entry: Mapping[str, Any]) -> Wait:
+    approvers = entry.get("approvers")
+    return Wait(
+        kind=entry["kind"],
+        key=address,
+        step=step,
+        due_at=entry.get("due_at"),
+        run_id=document["_id"],
+        workflow=document["workflow"],
+        name=entry.get("name"),
+        reason=entry.get("reason"),
+        data=entry.get("data"),
+        approvers=None if approvers is None else tuple(approvers),
+        opened_at=entry.get("opened_at"),
+    )
+
+
+def _read_compensation(stored: Mapping[str, Any] | None) -> Compensation | None:
+    if stored is None:
+        return None
+    return Compensation(
+        stored["status"], stored.get("attempt", 0), _read_failure(stored.get("error")), stored.get("ended_at")
+    )
 
 
 def _read_failure(stored: Mapping[str, Any] | None) -> Failure | None:

@@ -13,19 +13,21 @@ RUN_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
 STEP_STATUSES: tuple[StepStatus, ...] = get_args(StepStatus)
 
 # A run is `draft` until a worker first takes it, `running` while one holds its lease, `waiting` in between.
+# A run that is being compensated stays `compensating` whether or not a worker holds it.
 NEXT: dict[RunStatus, frozenset[RunStatus]] = {
     "draft": frozenset({"running", "cancelled"}),
     "running": frozenset({"running", "waiting", "done", "failed", "cancelled", "compensating"}),
-    "waiting": frozenset({"running", "waiting", "failed", "cancelled", "compensating"}),
+    "waiting": frozenset({"running", "waiting", "cancelled", "compensating"}),
     "compensating": frozenset({"compensating", "compensated", "compensation_failed"}),
-    "done": frozenset(),
+    "done": frozenset({"waiting"}),
     "failed": frozenset({"waiting"}),
     "cancelled": frozenset({"waiting"}),
-    "compensated": frozenset(),
-    "compensation_failed": frozenset(),
+    "compensated": frozenset({"waiting"}),
+    "compensation_failed": frozenset({"waiting"}),
 }
 
 TERMINAL: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled", "compensated", "compensation_failed"})
 ACTIVE: frozenset[RunStatus] = frozenset(RUN_STATUSES) - TERMINAL
 CLAIMABLE: tuple[RunStatus, ...] = ("draft", "waiting")
-RETRIABLE: frozenset[RunStatus] = frozenset(status for status in TERMINAL if "waiting" in NEXT[status])
+HELD: tuple[RunStatus, ...] = ("running", "compensating")
+RETRIABLE: frozenset[RunStatus] = frozenset({"failed", "cancelled"})

@@ -1,27 +1,35 @@
-"""One attempt of one step: its context, its handler, and the judgement of how it went."""
+"""One attempt at one place of a run: its context, its handler, and the judgement of how it went."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from streamline.bus import Bus
 from streamline.clock import Clock
-from streamline.domain.decisions import Completed, Failed, Interrupted, Outcome, Skipped, Slept
-from streamline.domain.definition import StepDefinition
-from streamline.domain.payloads import ANY, Encoded
-from streamline.domain.transitions import stepping
+from streamline.domain.decisions import Completed, Failed, Interrupted, Jumped, Outcome, Parked, Skipped
+from streamline.domain.definition import CompensationDefinition, Definition, StepDefinition
+from streamline.domain.payloads import ANY, NO_VALUE, Encoded
+from streamline.domain.place import Place, attempt_of
+from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
 from streamline.engine.invocation import Ended, Invocation
 from streamline.engine.limits import check_payload
-from streamline.engine.memo import Suspension
+from streamline.engine.memo import Memo, memo_prefix
+from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
+from streamline.engine.spawning import close, spawn
 from streamline.engine.surroundings import UNREAD, Flags
+from streamline.engine.watching import Watch
 from streamline.errors import (
     CorruptRun,
+    HeartbeatLost,
     NonRetriableError,
     PayloadTooLarge,
     SerializationError,
@@ -29,41 +37,126 @@ from streamline.errors import (
     StreamlineError,
 )
 from streamline.settings import Worker
+from streamline.store import statements
+
+T = TypeVar("T")
 
 
 class Attempt:
-    """One attempt of one step of a held run."""
+    """One attempt of a step of a held run, or of its compensation."""
 
     def __init__(
-        self, runtime: Runtime, settings: Worker, threads: ThreadPoolExecutor, holding: Holding, step: StepDefinition
+        self,
+        runtime: Runtime,
+        settings: Worker,
+        threads: ThreadPoolExecutor,
+        holding: Holding,
+        step: StepDefinition,
+        place: Place,
+        quorum: Quorum | None = None,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
         self.threads = threads
         self.holding = holding
         self.step = step
+        self.place = place
         self.flags = Flags()
+        self.memo = Memo(holding, place, runtime.clock)
+        self.root = Branch(self, "", quorum or Quorum(runtime.clock))
+        self.number = attempt_of(holding.run, place)
+        self._watch: Watch | None = None
+        self._found: Any = None
+        if quorum is None:
+            holding.on_news = self.root.quorum.look_again
 
     @property
     def clock(self) -> Clock:
         """The app's clock."""
         return self._runtime.clock
 
+    @property
+    def bus(self) -> Bus:
+        """Where listeners of this process are told of things."""
+        return self._runtime.bus
+
+    @property
+    def generation(self) -> int:
+        """How often the step was begun anew."""
+        return int(self.holding.run["steps"][self.place.k].get("generation", 0))
+
+    @property
+    def state(self) -> Any:
+        """The run's state as the handler has it."""
+        if self.flags.state is UNREAD:
+            self.flags.state = self._decoded_state()
+        return self.flags.state
+
     async def outcome(self) -> Outcome | None:
         """Carry the attempt out and return how it went; None where the lease was lost meanwhile."""
         try:
+            if "spilled" in self.place.activity(self.holding.run):
+                await self._load()
             ctx: Context[Any, Any] = Context(self)
         except ValidationError as error:
             return Failed(
                 CorruptRun(f"the stored input does not fit its type: {error.error_count()} errors"), final=True
             )
-        if self.step.skip_if is not None or self.step.run_if is not None:
+        except HeartbeatLost:
+            return None
+        watch = Watch(self.holding.definition, ctx)
+        self._watch = None if watch.is_idle else watch
+        if not self.place.undo and (self.step.skip_if is not None or self.step.run_if is not None):
             asked = await self._invoke(self._is_unwanted, ctx, threaded=False)
             if asked.value is not False:
-                return self._judge_predicate(asked)
-        ended = await self._invoke(self.step.handler, ctx, threaded=self.step.threaded)
+                return await self._closed(self._judge_predicate(asked))
+        return await self._closed(self._judge(await self._handle(ctx)))
+
+    async def _closed(self, outcome: Outcome | None) -> Outcome | None:
         self.flags.closed = True
-        return self._judge(ended)
+        if self.flags.progress_timer is not None:
+            self.flags.progress_timer.cancel()
+        await self.holding.drained()
+        return outcome
+
+    async def _handle(self, ctx: Context[Any, Any]) -> Ended:
+        rules = self._rules
+        if self._watch is not None:
+            return await self._invoke(partial(self._watched_handler, rules), ctx, threaded=False)
+        return await self._invoke(self._handler(rules), ctx, threaded=rules.threaded)
+
+    @property
+    def _rules(self) -> StepDefinition | CompensationDefinition:
+        if not self.place.undo:
+            return self.step
+        assert self.step.compensation is not None
+        return self.step.compensation
+
+    def _handler(self, rules: StepDefinition | CompensationDefinition) -> Callable[[Any], Any]:
+        if not self.place.undo:
+            return rules.handler
+        output = self.step.output.decode(self.holding.run["steps"][self.place.k].get("output"))
+        handler = rules.handler
+        if rules.threaded:
+            return lambda ctx: handler(ctx, output)
+
+        async def undo(ctx: Any) -> Any:
+            return await handler(ctx, output)
+
+        return undo
+
+    async def _watched_handler(self, rules: StepDefinition | CompensationDefinition, ctx: Any) -> Any:
+        assert self._watch is not None
+        handler = self._handler(rules)
+        if rules.threaded:
+            return await self._watch.over(
+                None, lambda: asyncio.wrap_future(self.threads.submit(handler, ctx)), Suspension
+            )
+        return await self._watch.over(None, lambda: handler(ctx), Suspension)
+
+    async def watched(self, branch: Branch, path: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Carry out a branch's work, seen by the workflow's hooks, where its guards let it."""
+        return await work() if self._watch is None else await self._watch.over(path, work, Suspension)
 
     async def _is_unwanted(self, ctx: Context[Any, Any]) -> bool:
         if self.step.skip_if is not None and await settle_awaitable(self.step.skip_if(ctx)):
@@ -75,21 +168,30 @@ class Attempt:
             handler,
             ctx,
             threads=self.threads if threaded else None,
-            timeout=None if self.step.timeout is None else self.step.timeout.total_seconds(),
+            timeout=self._timeout(),
             grace=self._settings.grace_seconds,
             on_interrupt=self.flags.cancel,
         )
-        self.holding.handler = invocation
+        self.holding.handlers.add(invocation)
         try:
             return await invocation.outcome()
         finally:
-            self.holding.handler = None
+            self.holding.handlers.discard(invocation)
+
+    def _timeout(self) -> float | None:
+        """Return the seconds that the attempt may take: its own limit, or what is left of the run's."""
+        own = None if self._rules.timeout is None else self._rules.timeout.total_seconds()
+        deadline = None if self.place.undo else self.holding.run.get("deadline_at")
+        if deadline is None:
+            return own
+        left: float = max(0.0, (deadline - self.clock.now()).total_seconds())
+        return left if own is None else min(own, left)
 
     def _judge_predicate(self, asked: Ended) -> Outcome | None:
         """A predicate is part of its step: what it raises fails that, and it cannot wait."""
         if asked.value is True and asked.verdict is None:
             return Skipped()
-        if self.flags.suspended is not None and asked.verdict is None:
+        if self.flags.pending and asked.verdict is None:
             return Failed(NonRetriableError("a predicate cannot sleep or wait"), final=True)
         judged = self._judge(asked)
         return Failed(judged.error, final=True) if isinstance(judged, Failed) else judged
@@ -102,37 +204,78 @@ class Attempt:
         if ended.verdict == "stopping" and ended.abandoned:
             # Its thread still works: nobody else may begin before the lease has run out.
             return None
-        if self.flags.suspended is not None:
-            return Slept(*self.flags.suspended)
+        leaves = tuple(_leaves(ended.error))
+        jump = next((leaf for leaf in leaves if isinstance(leaf, Jump)), None)
+        if jump is not None:
+            return self._jumped(jump)
+        if self.flags.pending and all(isinstance(leaf, Suspension) for leaf in leaves):
+            return Parked(dict(self.flags.pending))
         if ended.error is None:
             return self._completed(ended.value)
         if ended.verdict == "stopping":
             return Interrupted()
-        if isinstance(ended.error, Suspension):
+        if isinstance(ended.error, HeartbeatLost) and self.holding.lost:
+            return None
+        if any(isinstance(leaf, Suspension) for leaf in leaves) and len(leaves) == 1:
             return Failed(SerializationError("a suspension of another attempt was raised", field="ctx"))
-        return Failed(ended.error)
+        return Failed(next((leaf for leaf in leaves if isinstance(leaf, Exception)), ended.error))
 
-    def _timed_out(self, ended: Ended) -> Failed:
-        assert self.step.timeout is not None
-        said = f"the attempt took longer than {self.step.timeout.total_seconds():g} s"
+    def _timed_out(self, ended: Ended) -> Outcome:
+        deadline = None if self.place.undo else self.holding.run.get("deadline_at")
+        if deadline is not None and deadline <= self.clock.now() and not ended.abandoned:
+            return Interrupted()  # the run's own time is over, which its driver sees next
+        timeout = self._rules.timeout
+        said = f"the attempt took longer than {timeout.total_seconds():g} s" if timeout else "the run's time is over"
         if ended.abandoned:
             said += " and did not end when told to; there is no further attempt while it may still be at work"
         return Failed(StepTimeout(said, field="timeout"), final=ended.abandoned)
 
+    def _jumped(self, jump: Jump) -> Outcome:
+        if "group" in self.holding.run["steps"][self.place.k]:
+            return Failed(NonRetriableError("goto: a step of a group cannot jump"), final=True)
+        try:
+            self.changed_state()
+        except Exception as error:  # noqa: BLE001 - as for an output
+            return Failed(error, final=not isinstance(error, StreamlineError))
+        return Jumped(jump.to)
+
     def _completed(self, value: Any) -> Outcome:
         try:
+            if self.place.undo:
+                return Completed(NO_VALUE)
             output = self.step.output.encode(value, f"output of {self.step.id}")
             self.check_size(output, f"output of {self.step.id}", copies=2 if self._is_last else 1)
-            return Completed(output, self._changed_state())
+            self.changed_state()
+            return Completed(output)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the value, the step must hear of it
             return Failed(error, final=not isinstance(error, StreamlineError))
 
     @property
     def _is_last(self) -> bool:
-        return bool(self.holding.run["cursor"] + 1 == len(self.holding.run["steps"]))
+        return bool(self.place.k + 1 == len(self.holding.run["steps"]))
 
-    def _changed_state(self) -> Encoded | None:
-        return None if self.flags.state is UNREAD else self.encoded_state_if_changed(self.flags.state)
+    def changed_state(self) -> tuple[Mapping[str, Any], int, int] | None:
+        """Return what to store of the state with the step's end: by field path, its bytes, and by how much it grows."""
+        if self.flags.state is UNREAD:
+            return None
+        encoded, stored = self.encode_state(self.flags.state), self.holding.run.get("state")
+        if encoded.value == stored:
+            return None
+        self.check_size(encoded, "state")
+        growth = encoded.size - self.holding.run.get("state_size", 0)
+        if "group" not in self.holding.run["steps"][self.place.k] or not isinstance(stored, dict):
+            return {"state": encoded.value, "state_size": encoded.size}, encoded.size, growth
+        # Others of the group change the state too: only what this step has changed is stored.
+        changed = {
+            f"state.{name}": value
+            for name, value in encoded.value.items()
+            if (self._found or {}).get(name, UNREAD) != value
+        }
+        return changed, encoded.size, growth
+
+    def _base_state(self) -> Any:
+        base = self.place.activity(self.holding.run).get("base")
+        return self.holding.run.get("state") if base is None else base["state"]
 
     def check_size(self, encoded: Encoded, where: str, *, copies: int = 1) -> None:
         """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
@@ -151,26 +294,77 @@ class Attempt:
         """Return the run's input, of its declared type."""
         return self.holding.definition.input.decode(self.holding.run["input"])
 
-    def decoded_state(self) -> Any:
-        """Return the run's state, of its declared type; a fresh one where none is stored and the type allows it."""
-        codec = self.holding.definition.state or ANY
-        if "state" in self.holding.run:
-            return codec.decode(self.holding.run["state"])
+    def _decoded_state(self) -> Any:
+        """Return the state as the step found it; a fresh one where none was stored and the type allows it."""
+        codec, stored = self.holding.definition.state or ANY, self._base_state()
+        self._found = stored
+        if stored is not None:
+            return codec.decode(stored)
         try:
             return codec.decode({})
         except ValidationError:
             return None
 
-    def encoded_state_if_changed(self, state: Any) -> Encoded | None:
-        """Return the state as it will be stored, or None where that is what is stored already."""
-        encoded = (self.holding.definition.state or ANY).encode(state, "state")
-        if encoded.value == self.holding.run.get("state"):
-            return None
+    def encode_state(self, state: Any) -> Encoded:
+        """Return a state as it would be stored."""
+        return (self.holding.definition.state or ANY).encode(state, "state")
+
+    def encoded_state(self) -> Encoded:
+        """Return the handler's state as it would be stored, checked for its size."""
+        encoded = self.encode_state(self.state)
         self.check_size(encoded, "state")
         return encoded
 
-    async def save(self, state: Any) -> None:
-        """Store the state now."""
-        encoded = self.encoded_state_if_changed(state)
-        if encoded is not None:
-            await self.holding.commit(lambda run: stepping.save(run, encoded, self.clock.now()))
+    def token_of(self, address: str, generation: int) -> str:
+        """Return the token of a hook."""
+        run = self.holding.run
+        undo = "undo" if self.place.undo else "step"
+        return self._runtime.tokens.token(run.get("tenant_id"), run["_id"], self.step.id, undo, generation, address)
+
+    async def beat(self) -> None:
+        """Extend the run's lease; raise `HeartbeatLost` where it is gone."""
+        sent = self.clock.monotonic()
+        until = self.clock.now() + self._settings.lease_time
+        beat = statements.beat_leases([self.holding.run["_id"]], [self.holding.token], until)
+        if not await self._runtime.store.run(beat):
+            self.holding.lose()
+            raise HeartbeatLost(f"run {self.holding.run['_id']}: the lease was lost")
+        self.holding.safe_until = sent + self._settings.lease_seconds
+
+    def definition_of(self, workflow: Any) -> Definition:
+        """Return the definition of a workflow, or of the registered one of a name."""
+        found = getattr(workflow, "definition", None)
+        return found if isinstance(found, Definition) else self._runtime.registry.current(workflow)
+
+    def serving(self, route: str) -> Definition | None:
+        """Return the definition of a route that is registered here, or None."""
+        return self._runtime.registry.by_route(route) if route in self._runtime.registry.routes else None
+
+    async def spawn(self, wanted: Sequence[Wanted], *, fan: str, policy: Any, on_parent_close: str) -> list[str]:
+        """Start children that are not there yet; return their ids."""
+        return await spawn(
+            self._runtime, self.holding.run, wanted, fan=fan, policy=policy, on_parent_close=on_parent_close
+        )
+
+    async def children(self, fan: str) -> list[Mapping[str, Any]]:
+        """Return the children of a join."""
+        found = await self._runtime.store.run(statements.find_children(self.holding.run["_id"], fan))
+        return list(found)
+
+    async def close_children(self, children: Sequence[Mapping[str, Any]]) -> None:
+        """Cancel children that nobody waits for any more."""
+        await close(self._runtime, children, "its parent no longer waits for it")
+
+    async def _load(self) -> None:
+        """Read what the memo holds beside the run document."""
+        found = await self._runtime.store.run(statements.find_memo(memo_prefix(self.holding.run, self.place)))
+        for document in found:
+            self.holding.spilled[self.place, document["address"]] = document["entry"]
+
+
+def _leaves(error: BaseException | None) -> Iterable[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    elif error is not None:
+        yield error

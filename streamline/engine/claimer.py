@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.transitions.claiming import lease_of, take_due, take_expired
+from streamline.domain.transitions.claiming import lease_of, take_due, take_expired, take_undoing
 from streamline.engine.crew import Crew
 from streamline.engine.runtime import Runtime
 from streamline.ids import new_token
@@ -60,11 +61,14 @@ class Claimer:
         by = now if by is None else by
         window = int(limit * self._spread)
         found = await self._runtime.store.run(statements.find_due(routes, by, window))
-        ids = [document["_id"] for document in found]
-        picked = ids if len(ids) <= limit else random.sample(ids, limit)
-        count = await self._take(picked, "claimed", lambda now, lease: take_due(routes, now, lease, by=by))
+        picked = found if len(found) <= limit else random.sample(found, limit)
+        count = 0
+        for undoing, take in ((False, take_due), (True, take_undoing)):
+            ids = [each["_id"] for each in picked if (each["status"] == "compensating") == undoing]
+            if ids:
+                count += await self._take(ids, "claimed", partial(_claim_by, take, routes, by))
         self._adapt_spread(len(picked), count)
-        return Claimed(count, more=len(ids) >= window or count < len(ids))
+        return Claimed(count, more=len(found) >= window or count < len(found))
 
     async def expired(self, limit: int) -> Claimed:
         """Claim runs whose worker no longer beats, `limit` at most."""
@@ -107,3 +111,9 @@ class Claimer:
         # How many matched does not matter: the token tells, even where the answer to the claim itself was lost.
         await self._runtime.store.run(statements.claim_runs(ids, change))
         return await self._runtime.store.run(statements.find_claimed(ids, change.put["lease"]["token"]))
+
+
+def _claim_by(
+    take: Callable[..., Change], routes: tuple[str, ...], by: datetime, now: datetime, lease: dict[str, Any]
+) -> Change:
+    return take(routes, now, lease, by=by)

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from datetime import datetime
-from typing import Any, Generic, overload
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
 from streamline.domain.definition import StepDefinition, StepReference
-from streamline.domain.durations import Duration, check_instant, parse_duration
 from streamline.domain.payloads import copied
-from streamline.domain.policies import RetryPolicy
-from streamline.engine.calling import MISSING, call_durably
-from streamline.engine.memo import Memo, Suspension, due_of
-from streamline.engine.surroundings import UNREAD, Surroundings
-from streamline.errors import ContextClosed, StepNotFound, StepOutputMissing
+from streamline.engine.primitives import stating
+from streamline.engine.primitives.past_outputs import PastOutput, outputs_before, pin_output
+from streamline.engine.primitives.telling import RunLog
+from streamline.engine.surroundings import Surroundings
+from streamline.engine.verbs.calls import Calls
+from streamline.engine.verbs.fans import Fans
+from streamline.engine.verbs.reports import Reports
+from streamline.engine.verbs.waits import Waits
+from streamline.errors import StepNotFound, StepOutputMissing
 
 InputT = TypeVar("InputT", default=Any)
 StateT = TypeVar("StateT", default=Any)
 T = TypeVar("T")
 
 
-class Context(Generic[InputT, StateT]):
+class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
     """One attempt of one step.
 
     A handler may run more than once; what it awaits here happens once.
@@ -45,13 +46,12 @@ class Context(Generic[InputT, StateT]):
     def __init__(self, attempt: Surroundings) -> None:
         run = attempt.holding.run
         self._attempt = attempt
-        self._memo = Memo(attempt.holding, attempt.clock.now)
         self._flags = attempt.flags
         self.run_id: str = run["_id"]
         self.workflow: str = run["workflow"]
         self.version: str = run["version"]
         self.step_id: str = attempt.step.id
-        self.attempt: int = run["attempt"]
+        self.attempt: int = attempt.number
         self.tenant_id: str | None = run.get("tenant_id")
         self.tags: tuple[str, ...] = tuple(run.get("tags", ()))
         self.metadata: Mapping[str, Any] = copied(run.get("metadata", {}))
@@ -60,9 +60,7 @@ class Context(Generic[InputT, StateT]):
     @property
     def state(self) -> StateT:
         """The run's state; changes to it are stored with the step's result."""
-        if self._flags.state is UNREAD:
-            self._flags.state = self._attempt.decoded_state()
-        return self._flags.state  # type: ignore[no-any-return]
+        return self._attempt.state  # type: ignore[no-any-return]
 
     @state.setter
     def state(self, value: StateT) -> None:
@@ -74,10 +72,9 @@ class Context(Generic[InputT, StateT]):
         return self._flags.cancelled
 
     @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A standard logger that adds ``run_id``, ``workflow``, ``step_id`` and ``attempt`` to its records."""
-        extra = {"run_id": self.run_id, "workflow": self.workflow, "step_id": self.step_id, "attempt": self.attempt}
-        return logging.LoggerAdapter(logging.getLogger(f"streamline.workflow.{self.workflow}"), extra)
+    def log(self) -> RunLog:
+        """A standard logger that adds the run and step to its records, and keeps lines of level INFO up in the run."""
+        return RunLog(self._attempt)
 
     @property
     def outputs(self) -> Outputs:
@@ -95,88 +92,48 @@ class Context(Generic[InputT, StateT]):
 
     def idempotency_key(self, scope: str | None = None) -> str:
         """Return a key that is the same at every attempt and recovery of this step, for calls to other systems."""
-        parts = [*([self.tenant_id] if self.tenant_id else []), self.run_id, self.step_id, *([scope] if scope else [])]
-        return "/".join(parts)
-
-    @overload
-    async def call(
-        self,
-        key: str,
-        fn: Callable[..., Coroutine[Any, Any, T]],
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        default: T = ...,
-    ) -> T: ...
-    @overload
-    async def call(
-        self,
-        key: str,
-        fn: Callable[..., T],
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        default: T = ...,
-    ) -> T: ...
-
-    async def call(
-        self,
-        key: str,
-        fn: Callable[..., Any],
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        default: Any = MISSING,
-    ) -> Any:
-        """Call `fn` with `args` once: its result is stored before it is returned, and comes back at every re-entry.
-
-        Args:
-            key: Unique within the step.
-            fn: A coroutine function, or a plain function, which runs in a thread.
-            args: Passed on.
-            retry: How often a failing call is tried within this attempt; default once.
-            timeout: How long one try may take.
-            default: Stored and returned where the call fails for good; without it the error is raised, nothing is
-                stored, and a later attempt calls again.
-
-        Raises:
-            NonDeterministicStep: The key holds a durable call of another kind.
-            InvalidKey: The key is not of the allowed form, or was used before in this attempt.
-        """
-        self._check_open()
-        return await call_durably(
-            self._memo, self._attempt, key, fn, args, retry=retry, timeout=timeout, default=default
-        )
-
-    async def sleep(self, duration: Duration, *, key: str | None = None) -> None:
-        """Return once `duration` has passed since this line was first reached.
-
-        The run is parked meanwhile, and the handler entered again when the time has come.
-        """
-        await self._sleep(lambda: self._attempt.clock.now() + parse_duration(duration, "duration"), key)
-
-    async def sleep_until(self, instant: datetime, *, key: str | None = None) -> None:
-        """Return once `instant`, an aware datetime, has come."""
-        due_at = check_instant(instant, "instant")
-        await self._sleep(lambda: due_at, key)
+        undo = "undo" if self._attempt.memo.place.undo else None
+        parts = (self.tenant_id, self.run_id, self.step_id, undo, scope)
+        return "/".join(part for part in parts if part)
 
     async def save(self) -> None:
         """Store the state now, instead of with the step's result."""
-        self._check_open()
-        await self._attempt.save(self.state)
+        await stating.save(self._ready())
 
-    async def _sleep(self, due: Callable[[], datetime], key: str | None) -> None:
-        self._check_open()
-        address, entry = self._memo.find("sleep", key)
-        due_at = due() if entry is None else due_of(entry)
-        if entry is not None and due_at <= self._attempt.clock.now():
-            return
-        self._flags.suspended = (address, due_at)
-        raise Suspension
+    async def inc(self, path: str, n: float = 1) -> None:
+        """Add `n` to the number at `path` of the state, such as ``"totals.sent"``, now and in one operation."""
+        await stating.inc(self._ready(), path, n)
 
-    def _check_open(self) -> None:
-        if self._flags.closed:
-            raise ContextClosed(f"step {self.step_id}: its attempt has ended", field="ctx")
+    async def push(self, path: str, value: Any) -> None:
+        """Add a value at the end of the list at `path` of the state, now and in one operation."""
+        await stating.push(self._ready(), path, value)
+
+    async def put(self, path: str, key: str, value: Any) -> None:
+        """Set a key of the mapping at `path` of the state, now and in one operation; path ``""`` is the state itself.
+
+        Raises:
+            InvalidKey: The key has a dot or a leading ``$``.
+        """
+        await stating.put(self._ready(), path, key, value)
+
+    async def drop(self, path: str, key: str) -> None:
+        """Remove a key of the mapping at `path` of the state, now and in one operation."""
+        await stating.drop(self._ready(), path, key)
+
+    def output_history(self, step: StepReference[T]) -> list[PastOutput[T]]:
+        """Return the earlier outputs of a step that was done again, the oldest first.
+
+        A step keeps as many as its ``output_history`` says.
+        """
+        return outputs_before(self._attempt, step.id)
+
+    async def pin_output(self, step: StepReference[Any], version: int) -> None:
+        """Make an earlier output of a step the one that this and later steps see.
+
+        Raises:
+            StepOutputMissing: The step has no output of this version.
+        """
+        await pin_output(self._ready(), step.id, version)
 
 
 class Outputs(Mapping[str, Any]):

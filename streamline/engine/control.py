@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.decisions import check_run
 from streamline.domain.names import check_note
-from streamline.domain.transitions import operating
+from streamline.domain.payloads import Encoded
+from streamline.domain.statuses import TERMINAL
+from streamline.domain.transitions import answering, jumping, operating
+from streamline.domain.transitions.answering import Reply, Target
 from streamline.engine.runtime import Runtime
-from streamline.engine.worker import ActiveWorker
 from streamline.errors import StoreUnavailable
 from streamline.store import Scope
 
@@ -21,9 +23,8 @@ _RACES = 100
 class Control:
     """Cancels, retries, pauses and unpauses runs."""
 
-    def __init__(self, runtime: Runtime, worker: ActiveWorker | None) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._worker = worker
 
     async def cancel(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
         """End the run; a finished one is left unchanged. Its driver's writes are refused from then on."""
@@ -35,11 +36,12 @@ class Control:
             token = (run.get("lease") or {}).get("token")
             return operating.cancel(run, now(), reason=reason, by=by)
 
-        _, changed = await self._operate(run_id, scope, decide)
-        if changed and token is not None:
-            self._runtime.bus.fence(run_id, token)
-            if self._runtime.wakes is not None:
-                self._runtime.wakes.fenced(run_id, token)
+        run, changed = await self._operate(run_id, scope, decide)
+        if changed:
+            self._fence(run_id, token)
+            self._announce(run)
+            if run["status"] in TERMINAL:
+                self._runtime.bus.closed(run)
 
     async def retry(self, run_id: str, scope: Scope) -> None:
         """Let a failed or cancelled run go on from the step where it stopped."""
@@ -55,6 +57,49 @@ class Control:
         """Let a held run go on."""
         run, _ = await self._operate(run_id, scope, lambda run: operating.unpause(run, self._runtime.clock.now()))
         self._announce(run)
+
+    async def rewind(self, run_id: str, to_step: str, scope: Scope, *, by: str | None) -> None:
+        """Do the run again from a step on, in place; its driver's writes are refused from then on."""
+        by, now, token = check_note(by, "by"), self._runtime.clock.now, None
+
+        def decide(run: dict[str, Any]) -> Change | None:
+            nonlocal token
+            token = (run.get("lease") or {}).get("token")
+            return jumping.rewind(run, to_step, now(), by=by)
+
+        run, _ = await self._operate(run_id, scope, decide)
+        self._fence(run_id, token)
+        self._announce(run)
+
+    async def nudge(self, run_id: str, scope: Scope, why: Mapping[str, Any]) -> None:
+        """Let the run look again at what it waits for."""
+        run, _ = await self._operate(run_id, scope, lambda run: operating.nudge(run, self._runtime.clock.now(), why))
+        self._announce(run)
+
+    async def answer(self, run_id: str, target: Target, reply: Reply, scope: Scope) -> None:
+        """Answer what the run waits for; raise `NotWaiting` where somebody else has, or nothing of the kind is open."""
+        now = self._runtime.clock.now
+        run, _ = await self._operate(run_id, scope, lambda run: answering.answer(run, target, reply, now()))
+        self._announce(run)
+
+    async def deliver(self, run_id: str, name: str, payload: Encoded, scope: Scope) -> None:
+        """Let an event reach the run: what waits for it goes on, else it is kept."""
+        event_id, now = self._runtime.store.new_mark(), self._runtime.clock.now
+        run, _ = await self._operate(run_id, scope, lambda run: answering.deliver(run, name, payload, event_id, now()))
+        self._announce(run)
+
+    async def pin_output(self, run_id: str, step_id: str, version: int, scope: Scope) -> None:
+        """Make an earlier output of a step the one that later steps see."""
+        now = self._runtime.clock.now
+        await self._operate(run_id, scope, lambda run: jumping.pin(run, step_id, version, now()))
+
+    def _fence(self, run_id: str, token: str | None) -> None:
+        """Let whoever drives the run under this lease hear of its end at once, here and elsewhere."""
+        if token is None:
+            return
+        self._runtime.bus.fence(run_id, token)
+        if self._runtime.wakes is not None:
+            self._runtime.wakes.fenced(run_id, token)
 
     async def _operate(
         self, run_id: str, scope: Scope, decide: Callable[[dict[str, Any]], Change | None]
@@ -82,10 +127,4 @@ class Control:
         return replace(change, events=(*others, {**last, "mark": self._runtime.store.new_mark()}))
 
     def _announce(self, run: dict[str, Any]) -> None:
-        due_at = run.get("due_at")
-        if due_at is None:
-            return
-        if self._worker is not None:
-            self._worker.look_at(due_at)
-        if self._runtime.wakes is not None:
-            self._runtime.wakes.due(run["route"], due_at)
+        self._runtime.announce(run.get("route", ""), run.get("due_at"))

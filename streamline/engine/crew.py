@@ -135,5 +135,6 @@ class Crew:
             self._runtime.bus.touch(run["_id"])
             return
         self._runtime.bus.ended(run)
+        self._runtime.bus.closed(run)
         if tell and self._runtime.wakes is not None:
             self._runtime.wakes.ended(run["_id"])

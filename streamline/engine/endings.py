@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from streamline.domain.run import Event, read_event
@@ -10,6 +10,8 @@ from streamline.domain.statuses import TERMINAL
 from streamline.engine.runtime import Runtime
 from streamline.errors import InvalidQuery, ResultTimeout
 from streamline.store import Scope
+
+OnAsking = Callable[[dict[str, Any]], Awaitable[None]]
 
 _FIRST_LOOK, _LONGEST_LOOK, _GROWTH = 0.02, 1.0, 1.5
 _HELD_LOOK = 5.0
@@ -28,8 +30,16 @@ class Endings:
         self._runtime = runtime
         self._held = held
 
-    async def wait(self, run_id: str, scope: Scope, timeout: float | None) -> dict[str, Any]:
+    async def wait(
+        self, run_id: str, scope: Scope, timeout: float | None, on_asking: OnAsking | None = None
+    ) -> dict[str, Any]:
         """Return the run's document once it has ended.
+
+        Args:
+            run_id: The run.
+            scope: Where it is looked for.
+            timeout: In seconds.
+            on_asking: Told the run whenever it is seen to wait for somebody.
 
         Raises:
             RunNotFound: There is no such run in scope.
@@ -42,6 +52,8 @@ class Endings:
                 run = await self._runtime.read(run_id, scope)
                 if run["status"] in TERMINAL:
                     return run
+                if on_asking is not None and "waiting_since" in run:
+                    await on_asking(run)
             left = _LONGEST_LOOK if deadline is None else deadline - self._runtime.clock.monotonic()
             if left <= 0:
                 raise ResultTimeout(f"run {run_id} did not end within {timeout:g} s; it goes on", field="timeout")

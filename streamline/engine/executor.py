@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 
 from streamline.domain.decisions import (
     Completed,
+    Failed,
     Interrupted,
+    Jumped,
+    Outcome,
+    Parked,
     check_run,
     conclude,
+    conclude_member,
+    conclude_undo,
     dead_letter,
-    next_step,
-    recoveries_of_step,
+    is_overdue,
+    next_attempt,
+    step_at,
+    time_out,
 )
+from streamline.domain.definition import StepDefinition
 from streamline.domain.failures import describe
-from streamline.domain.payloads import Encoded
-from streamline.domain.transitions import stepping
+from streamline.domain.place import Place, next_undo, recoveries_of_step, unfinished
+from streamline.domain.transitions import parking, stepping
+from streamline.domain.transitions.parking import Waits
 from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
+from streamline.engine.branches import Quorum, Suspension
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
-from streamline.errors import HeartbeatLost, StreamlineError
+from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, StreamlineError
 from streamline.settings import Worker
 
 logger = logging.getLogger("streamline.engine")
+
+
+@dataclass(slots=True)
+class _Left:
+    """What a step of a group is left with when no other of it is at work.
+
+    Args:
+        waits: What its handler waits for.
+        due_at: When it is to be tried again.
+    """
+
+    waits: Waits | None = None
+    due_at: datetime | None = None
 
 
 class Executor:
@@ -41,32 +68,140 @@ class Executor:
         try:
             check_run(holding.run)
             while not holding.over:
-                await self._step(holding)
+                await self._go_on(holding)
         except HeartbeatLost:
             logger.info("run %s: the lease was lost; left to its new holder", holding.run["_id"])
         except StreamlineError as error:
             await self._quarantine(holding, error)
 
-    async def _step(self, holding: Holding) -> None:
+    async def _go_on(self, holding: Holding) -> None:
         if self.runtime.clock.monotonic() >= holding.safe_until:
             # Answered too late, or blocked too long: somebody else may have the run by now.
             holding.lose()
             return
-        step = next_step(holding.run, holding.definition)
-        if recoveries_of_step(holding.run) > self.settings.max_recoveries:
+        if holding.run["status"] == "compensating":
+            await self._undo(holding)
+        elif (limit := is_overdue(holding.run, self.runtime.clock.now())) is not None:
+            await holding.commit(lambda run: time_out(run, limit, self._ending(holding)))
+        elif recoveries_of_step(holding.run) > self.settings.max_recoveries:
             await holding.commit(lambda run: dead_letter(run, self._ending(holding)))
-            return
-        attempt = Attempt(self.runtime, self.settings, self.threads, holding, step)
+        elif "group" in holding.run["steps"][holding.run["cursor"]]:
+            await self._group(holding)
+        else:
+            await self._step(holding)
+
+    async def _step(self, holding: Holding) -> None:
+        place = Place(holding.run["cursor"])
+        step = step_at(holding.run, place.k, holding.definition)
+        attempt = self._attempt(holding, step, place)
         outcome = Interrupted() if holding.stopping else await attempt.outcome()
         if outcome is None:
             holding.lose()
             return
-        state = outcome.state if isinstance(outcome, Completed) else None
-        chance = random.uniform(-1, 1)
-        await holding.commit(lambda run: conclude(run, step, outcome, self._ending(holding, state), chance))
+        if isinstance(outcome, Interrupted) and not holding.stopping:
+            return  # the run's time is over
+        chance, most = random.uniform(-1, 1), self.runtime.settings.max_jumps
+        await holding.commit(
+            lambda run: conclude(run, place, step, outcome, self._ending(holding, attempt, outcome), chance, most)
+        )
 
-    def _ending(self, holding: Holding, state: Encoded | None = None) -> Ending:
-        return Ending(self.runtime.clock.now(), state=state, go_on=not holding.stopping)
+    async def _undo(self, holding: Holding) -> None:
+        place = next_undo(holding.run)
+        if place is None:
+            raise CorruptRun(f"run {holding.run['_id']}: nothing is left to be compensated", field="status")
+        step = step_at(holding.run, place.k, holding.definition)
+        if step.compensation is None:
+            outcome: Outcome | None = Failed(NonRetriableError("the step has no compensation any more"), final=True)
+        elif recoveries_of_step(holding.run) > self.settings.max_recoveries:
+            outcome = Failed(NonRetriableError("given up: the worker died each time"), final=True)
+        else:
+            outcome = Interrupted() if holding.stopping else await self._attempt(holding, step, place).outcome()
+        if outcome is None:
+            holding.lose()
+            return
+        judged, chance = outcome, random.uniform(-1, 1)
+        await holding.commit(lambda run: conclude_undo(run, place, step, judged, self._ending(holding), chance))
+
+    async def _group(self, holding: Holding) -> None:
+        """Drive the steps of a group at the same time, each stored when it ends; park the run when all others wait."""
+        places = unfinished(holding.run)
+        quorum = Quorum(self.runtime.clock, awake=len(places))
+        holding.on_news = quorum.look_again
+        tasks = {place: asyncio.ensure_future(self._member(holding, place, quorum)) for place in places}
+        try:
+            await asyncio.wait(tasks.values())
+        except asyncio.CancelledError:
+            for task in tasks.values():
+                task.cancel()
+            raise
+        left = {place: task.result() for place, task in tasks.items()}
+        await self._park_group(holding, {place: each for place, each in left.items() if each is not None})
+
+    async def _park_group(self, holding: Holding, left: dict[Place, _Left]) -> None:
+        still = [place for place in unfinished(holding.run) if place in left]
+        if not still or holding.over or (not holding.stopping and is_overdue(holding.run, self.runtime.clock.now())):
+            return
+        if holding.stopping or any(left[place].waits is None and left[place].due_at is None for place in still):
+            await holding.commit(lambda run: stepping.release(run, self.runtime.clock.now()))
+            return
+        waits = {place: left[place].waits or {} for place in still if left[place].waits is not None}
+        others = tuple(due for place in still if (due := left[place].due_at) is not None)
+        await holding.commit(lambda run: parking.park(run, waits, self.runtime.clock.now(), others=others))
+
+    async def _member(self, holding: Holding, place: Place, quorum: Quorum) -> _Left | None:
+        """Drive one step of a group until it ends or waits; return what it is left with, None where it has ended."""
+        step = step_at(holding.run, place.k, holding.definition)
+        try:
+            due_at = place.activity(holding.run).get("due_at")
+            while not holding.stopping:
+                if due_at is not None and due_at > self.runtime.clock.now():
+                    await quorum.park(due_at)
+                    continue
+                attempt = self._attempt(holding, step, place, quorum)
+                outcome = await attempt.outcome()
+                if outcome is None:
+                    holding.lose()
+                    return None
+                if isinstance(outcome, Parked):
+                    return _Left(waits=outcome.waits)
+                if isinstance(outcome, Interrupted):
+                    return self._ended(quorum, _Left())
+                due_at = next_attempt(
+                    holding.run, place, step, outcome, self.runtime.clock.now(), random.uniform(-1, 1)
+                )
+                await self._conclude_member(holding, attempt, outcome, due_at)
+                if due_at is None:
+                    return self._ended(quorum, None)
+        except Suspension:
+            return _Left(due_at=due_at)
+        except HeartbeatLost:
+            return None
+        return self._ended(quorum, _Left())
+
+    async def _conclude_member(
+        self, holding: Holding, attempt: Attempt, outcome: Outcome, due_at: datetime | None
+    ) -> None:
+        place, step = attempt.place, attempt.step
+        await holding.commit(
+            lambda run: conclude_member(run, place, step, outcome, self._ending(holding, attempt, outcome), due_at)
+        )
+
+    @staticmethod
+    def _ended(quorum: Quorum, left: _Left | None) -> _Left | None:
+        quorum.doze()
+        quorum.check()
+        return left
+
+    def _attempt(self, holding: Holding, step: StepDefinition, place: Place, quorum: Quorum | None = None) -> Attempt:
+        return Attempt(self.runtime, self.settings, self.threads, holding, step, place, quorum)
+
+    def _ending(self, holding: Holding, attempt: Attempt | None = None, outcome: Outcome | None = None) -> Ending:
+        ending = Ending(self.runtime.clock.now(), go_on=not holding.stopping)
+        if attempt is not None and isinstance(outcome, (Completed, Jumped)):
+            changed = attempt.changed_state()
+            if changed is not None:
+                ending.state, ending.weight, ending.growth = changed
+        return ending
 
     async def _quarantine(self, holding: Holding, error: StreamlineError) -> None:
         logger.error("run %s cannot be driven and is failed: %s", holding.run["_id"], error)

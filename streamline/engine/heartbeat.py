@@ -77,5 +77,5 @@ class Heartbeat:
             return
         late = self._runtime.clock.monotonic() - self._last_pass - self._period
         if late > self._period:
-            steps = sorted({h.run["steps"][h.run["cursor"]]["id"] for h in self._held() if h.handler is not None})
+            steps = sorted({h.run["steps"][h.run["cursor"]]["id"] for h in self._held() if h.handlers})
             logger.warning("the event loop was blocked for %.1f s; steps at work: %s", late, ", ".join(steps) or "none")

@@ -1,4 +1,4 @@
-"""A run that this worker holds: its document, its lease, and the handler at work on it."""
+"""A run that this worker holds: its document, its lease, the handlers at work on it, and what they have stored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any, Protocol
 
 from streamline.domain.change import Change
 from streamline.domain.definition import Definition
+from streamline.domain.place import Place
+from streamline.domain.transitions.patching import Patch, carrying, fitting, patched
 from streamline.engine.runtime import Runtime
-from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable
+from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable, StreamlineError
+from streamline.store import statements
 
 logger = logging.getLogger("streamline.engine")
 
@@ -32,20 +35,44 @@ class Holding:
     Attributes:
         run: The document; nobody else may write it while the lease stands, so this copy is current after each commit.
         safe_until: Monotonic instant up to which the lease certainly stands.
+        handlers: What is at work on the run and can be told to end.
         lost: Whether the lease is gone: nothing may be done for the run any more.
+        on_news: Called when somebody else has written the run meanwhile, and it was read again.
+        riders: What goes with the next write, whichever it is.
+        spilled: Entries of memos that the run document does not hold.
         stopping: Whether the worker wants to let go of the run as soon as it can.
     """
 
-    __slots__ = ("_lock", "_runtime", "definition", "handler", "lost", "run", "safe_until", "stopping", "token")
+    __slots__ = (
+        "_flushing",
+        "_lock",
+        "_queue",
+        "_runtime",
+        "definition",
+        "handlers",
+        "lost",
+        "on_news",
+        "riders",
+        "run",
+        "safe_until",
+        "spilled",
+        "stopping",
+        "token",
+    )
 
     def __init__(self, runtime: Runtime, run: dict[str, Any], definition: Definition, safe_until: float) -> None:
         self._runtime = runtime
         self._lock = asyncio.Lock()
+        self._queue: list[tuple[Patch, asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
         self.run = run
         self.definition = definition
         self.token: str = run["lease"]["token"]
         self.safe_until = safe_until
-        self.handler: Interruptible | None = None
+        self.handlers: set[Interruptible] = set()
+        self.spilled: dict[tuple[Place, str], Any] = {}
+        self.riders: dict[str, Patch] = {}
+        self.on_news: Callable[[], None] | None = None
         self.lost = False
         self.stopping = False
 
@@ -57,14 +84,17 @@ class Holding:
     def lose(self, verdict: str = "lost") -> None:
         """Give up the run: somebody else has it, or has ended it."""
         self.lost = True
-        if self.handler is not None:
-            self.handler.interrupt(verdict)
+        self.interrupt(verdict)
 
     def stop(self) -> None:
-        """End the handler so that the run can be released."""
+        """End the handlers so that the run can be released."""
         self.stopping = True
-        if self.handler is not None:
-            self.handler.interrupt("stopping")
+        self.interrupt("stopping")
+
+    def interrupt(self, verdict: str) -> None:
+        """Tell every handler to end."""
+        for handler in tuple(self.handlers):
+            handler.interrupt(verdict)
 
     async def commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
         """Write the change that `build` makes of the run, again on a fresh copy where an operator came in between.
@@ -73,10 +103,84 @@ class Holding:
             HeartbeatLost: The lease is gone, and with it the change.
         """
         async with self._lock:
-            while not self.lost and self._runtime.clock.monotonic() < self.safe_until:
-                before = self.run.get("cursor")
-                if await self._try(build(self.run)) or await self._moved_on(before):
-                    return
+            await self._commit(build)
+
+    async def settle(self, patch: Patch) -> None:
+        """Write part of what a handler has to store; what several have to store at once shares a write.
+
+        Raises:
+            HeartbeatLost: The lease is gone, and with it the patch.
+        """
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((patch, stored))
+        if self._flushing is None:
+            self._flushing = asyncio.ensure_future(self._flush())
+        await stored
+
+    async def ride(self) -> None:
+        """Write what would go with the next write, now; raise `HeartbeatLost` where the lease is gone."""
+        if self.riders:
+            await self.commit(lambda run: patched(run, (), self._runtime.clock.now()))
+
+    async def drained(self) -> None:
+        """Return when what was handed in is written: the handlers have ended, and the outcome comes next."""
+        if self._flushing is not None:
+            await asyncio.wait((self._flushing,))
+
+    async def _flush(self) -> None:
+        try:
+            while self._queue:
+                count = fitting([patch for patch, _ in self._queue])
+                taken, self._queue = self._queue[:count], self._queue[count:]
+                await self._write(taken)
+        finally:
+            self._flushing = None
+
+    async def _write(self, taken: list[tuple[Patch, asyncio.Future[None]]]) -> None:
+        try:
+            await self._spill([patch.spill for patch, _ in taken if patch.spill is not None])
+            await self.commit(lambda run: self._patched(run, [patch for patch, _ in taken]))
+        except StreamlineError as error:
+            if len(taken) > 1 and not isinstance(error, HeartbeatLost):
+                # Only one of them can be to blame; the others must not suffer for sharing its write.
+                for each in taken:
+                    await self._write([each])
+                return
+            _answer(taken, error)
+        except BaseException as error:
+            _answer(taken, error)
+            raise
+        else:
+            self._remember([patch for patch, _ in taken])
+            _answer(taken, None)
+
+    def _patched(self, run: dict[str, Any], patches: list[Patch]) -> Change:
+        wanted = [patch for patch in patches if patch.wanted is None or patch.wanted(run)]
+        return patched(run, wanted, self._runtime.clock.now())
+
+    async def _spill(self, documents: list[dict[str, Any]]) -> None:
+        """Store entries beside the run, before the run's own fenced write says that there are any."""
+        if documents:
+            for stored in await self._runtime.store.run(statements.insert_memo(documents)):
+                # Whoever held the run before may have been first: what is stored stands.
+                next(each for each in documents if each["_id"] == stored["_id"])["entry"] = stored["entry"]
+
+    def _remember(self, patches: list[Patch]) -> None:
+        for patch in patches:
+            if patch.spill is not None:
+                self.spilled[patch.place, patch.spill["address"]] = patch.spill["entry"]
+
+    async def _commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
+        while not self.lost and self._runtime.clock.monotonic() < self.safe_until:
+            before = self.run.get("cursor")
+            riders = self.riders
+            change = carrying(build(self.run), tuple(riders.values())) if riders else build(self.run)
+            if await self._try(change):
+                if riders:
+                    self.riders = {name: each for name, each in self.riders.items() if riders.get(name) is not each}
+                return
+            if await self._moved_on(before):
+                return
         self.lose()
         raise HeartbeatLost(f"run {self.run['_id']}: the lease was lost")
 
@@ -101,4 +205,16 @@ class Holding:
             self.lose()
             return False
         self.run = fresh
+        if self.on_news is not None:
+            asyncio.get_running_loop().call_soon(self.on_news)
         return bool(fresh.get("cursor") != before)
+
+
+def _answer(taken: list[tuple[Patch, asyncio.Future[None]]], error: BaseException | None) -> None:
+    for _, stored in taken:
+        if stored.done():
+            continue
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)

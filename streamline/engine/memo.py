@@ -1,68 +1,184 @@
-"""The memo of a step: what a re-entered handler finds instead of doing it again.
+"""The memo of a place: what a re-entered handler finds instead of doing it again.
 
 A durable call is addressed by its key. Once settled it is never carried out again: the stored result comes back. A
-handler must ask for the same calls under the same keys each time; another kind under a stored key is an error.
+handler must ask for the same calls under the same keys each time; another kind or name under a stored key is an error.
+A memo of many or large results spills into a collection of its own, so that the run's own writes stay small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from streamline.domain.names import check_path_key
-from streamline.domain.transitions import stepping
+from streamline.clock import Clock
+from streamline.domain.change import Append
+from streamline.domain.place import Document, Place
+from streamline.domain.transitions.parking import opened
+from streamline.domain.transitions.patching import Patch
+from streamline.domain.transitions.stepping import memo_size
+from streamline.domain.transitions.writing import Entry as Event
+from streamline.domain.transitions.writing import answerable
+from streamline.engine.branches import Branch
 from streamline.engine.holding import Holding
-from streamline.errors import InvalidKey, NonDeterministicStep
+from streamline.errors import NonDeterministicStep
 
+ENTRIES_MAX = 100
+BYTES_MAX = 64 * 1024
 
-class Suspension(BaseException):
-    """Leaves a handler that waits; a `BaseException`, so that ``except Exception`` does not swallow it."""
+Entry = Mapping[str, Any]
 
 
 class Memo:
-    """The settled calls of the step that a holding stands at."""
+    """The settled and open calls of the place that a handler is at work at."""
 
-    def __init__(self, holding: Holding, now_of: Callable[[], datetime]) -> None:
+    def __init__(self, holding: Holding, place: Place, clock: Clock) -> None:
         self._holding = holding
-        self._now = now_of
-        self._counts: dict[str, int] = {}
-        self._asked: set[str] = set()
+        self._clock = clock
+        self.place = place
 
-    def find(self, kind: str, key: str | None) -> tuple[str, Mapping[str, Any] | None]:
-        """Return the key of a call and its entry, or None where it is not settled.
+    def find(self, branch: Branch, kind: str, key: str | None, *, name: str | None = None) -> tuple[str, Entry | None]:
+        """Return the address of a call of a branch and its entry, or None where nothing is stored of it.
 
         Raises:
-            InvalidKey: The key is not of the allowed form, or was used before in this attempt.
-            NonDeterministicStep: The key holds a call of another kind.
+            InvalidKey: The key is not of the allowed form, or was used before in this branch.
+            NonDeterministicStep: The key holds a call of another kind, or for something else.
         """
-        address = self._address(kind, key)
-        step = self._holding.run["steps"][self._holding.run["cursor"]]
-        entry = step.get("memo", {}).get(address)
-        if entry is not None and entry["kind"] != kind:
-            raise NonDeterministicStep(
-                f"step {step['id']}: key {address!r} is stored as {entry['kind']}, and the handler asks for {kind}",
-                field=address,
-            )
+        address = branch.address(kind, key)
+        entry = self.entry(address)
+        if entry is not None:
+            self._check(address, entry, kind, name)
         return address, entry
 
-    async def settle(self, address: str, entry: Mapping[str, Any], *, weight: int) -> None:
-        """Store the result of a call; raise `HeartbeatLost` where the run is no longer held."""
-        await self._holding.commit(lambda run: stepping.settle(run, address, entry, self._now(), weight=weight))
+    def entry(self, address: str) -> Entry | None:
+        """Return what is stored under an address, or None."""
+        stored = self.place.memo(self._holding.run).get(address)
+        return stored if stored is not None else self._holding.spilled.get((self.place, address))
 
-    def _address(self, kind: str, key: str | None) -> str:
-        if key is None:
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            address = f"{kind}#{self._counts[kind]}"
+    async def settle(
+        self,
+        address: str,
+        entry: Entry,
+        *,
+        size: int = 0,
+        events: tuple[Event, ...] = (),
+        drop: Iterable[str] = (),
+        spills: bool = True,
+        **more: Any,
+    ) -> Entry:
+        """Store the result of a call and return what stands under its address.
+
+        Args:
+            address: The call's.
+            entry: What to store.
+            size: Bytes of users' values in it.
+            events: What the run's events tell of it.
+            drop: Addresses that nobody will ask for any more.
+            spills: Whether it may go to the collection of memos.
+            more: Further parts of the same write, as in `Patch`.
+
+        Raises:
+            HeartbeatLost: The run is no longer held.
+        """
+        at, stored = self.place.at, {**entry, "size": size}
+        dropped = set(drop)
+        gone = self._gone(dropped)
+
+        def derived(run: Document) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+            return answerable(run, without=lambda place, key: place == self.place and key in dropped)
+
+        if gone:
+            more["derive"] = derived
+        if spills and self._is_full(size):
+            document = self._spilled_document(address, stored)
+            patch = Patch(self.place, drop=gone, entries=events, spill=document, **more)
         else:
-            address = check_path_key(key, "key")
-        if address in self._asked:
-            raise InvalidKey(f"key {address!r} is used twice in one step", field="key")
-        self._asked.add(address)
-        return address
+            put = {f"{at}.memo.{address}": stored, **more.pop("put", {})}
+            growth = size - (self.entry(address) or {}).get("size", 0)
+            patch = Patch(self.place, put, gone, entries=events, weight=size, growth=growth, **more)
+        await self._holding.settle(patch)
+        return self.entry(address) or stored
+
+    async def open(self, address: str, entry: Entry) -> None:
+        """Store that a branch waits, before the run is parked: others of its branches go on."""
+        path = f"{self.place.at}.memo.{address}"
+        append = {"hooks": Append((entry["hash"],))} if "hash" in entry else {}
+        await self._holding.settle(
+            Patch(
+                self.place,
+                {path: dict(entry)},
+                append=append,
+                wanted=lambda run: address not in self.place.memo(run),
+                derive=lambda run: (opened(run, {path: entry}), ()),
+            )
+        )
+
+    async def close(self, address: str, entry: Entry, *, take: str | None = None) -> Entry:
+        """Close a wait from inside, unless somebody answers first; return what stands under its address.
+
+        Args:
+            address: The wait's.
+            entry: What to store.
+            take: The id of the event in the run's inbox that is the answer.
+        """
+
+        def is_open(run: Document) -> bool:
+            return bool(self.place.memo(run).get(address, {}).get("open", True))
+
+        def derived(run: Document) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+            put, drop = answerable(run, without=lambda place, key: (place, key) == (self.place, address))
+            if take is not None:
+                put["inbox"] = [event for event in run.get("inbox", ()) if event["id"] != take]
+            return put, drop
+
+        put = {f"{self.place.at}.memo.{address}": dict(entry)}
+        await self._holding.settle(Patch(self.place, put, wanted=is_open, derive=derived))
+        return self.entry(address) or entry
+
+    def addresses_within(self, path: str) -> list[str]:
+        """Return the addresses of the calls of a branch and of its branches."""
+        return [address for address in self.place.memo(self._holding.run) if address.startswith(f"{path}/")]
+
+    def _gone(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        memo = self.place.memo(self._holding.run)
+        return tuple(f"{self.place.at}.memo.{address}" for address in addresses if address in memo)
+
+    def _is_full(self, size: int) -> bool:
+        memo = self.place.memo(self._holding.run)
+        if size > BYTES_MAX or len(memo) >= ENTRIES_MAX:
+            return True
+        return bool(memo) and memo_size(self._holding.run, self.place) + size > BYTES_MAX
+
+    def _spilled_document(self, address: str, entry: Entry) -> dict[str, Any]:
+        run = self._holding.run
+        return {
+            "_id": f"{memo_prefix(run, self.place)}{address}",
+            "run_id": run["_id"],
+            "place": memo_prefix(run, self.place),
+            "address": address,
+            "entry": dict(entry),
+        }
+
+    @staticmethod
+    def _check(address: str, entry: Entry, kind: str, name: str | None) -> None:
+        stored = entry["kind"] if entry["kind"] != kind else entry.get("name")
+        asked = kind if entry["kind"] != kind else name
+        if stored != asked:
+            raise NonDeterministicStep(
+                f"key {address!r} is stored as {stored}, and the handler asks for {asked}: a handler must ask for the "
+                "same calls under the same keys each time it is entered",
+                field=address,
+            )
 
 
-def due_of(entry: Mapping[str, Any]) -> datetime:
-    """Return the instant that a stored timer is due."""
-    instant: datetime = entry["due_at"]
+def memo_prefix(run: Document, place: Place) -> str:
+    """Return what the ids of a place's spilled entries begin with; a step that is done again has others."""
+    step = run["steps"][place.k]
+    undo = "/undo" if place.undo else ""
+    return f"{run['_id']}/{step['id']}/{step.get('generation', 0)}{undo}/"
+
+
+def due_of(entry: Entry) -> datetime | None:
+    """Return the instant at which a wait is over, or None where it has no end."""
+    instant: datetime | None = entry.get("due_at")
     return instant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from streamline.bus import Bus
@@ -12,6 +13,7 @@ from streamline.domain.change import Change, carry_out
 from streamline.domain.names import is_storable
 from streamline.engine.registry import Registry
 from streamline.errors import RunNotFound
+from streamline.features.tokens import TokenMaker
 from streamline.settings import Settings
 from streamline.store import EVERYTHING, Scope, Store, WakeChannel, statements
 
@@ -26,6 +28,16 @@ class Runtime:
     registry: Registry
     settings: Settings
     wakes: WakeChannel | None
+    tokens: TokenMaker
+
+    def announce(self, route: str, due_at: datetime | None) -> None:
+        """Tell whoever takes runs, here and elsewhere, that one of this route falls due; a hint, never the truth."""
+        if due_at is None:
+            return
+        if route in self.registry.routes:
+            self.bus.due(due_at)
+        if self.wakes is not None:
+            self.wakes.due(route, due_at)
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""

@@ -8,18 +8,24 @@ from typing import Any, Self
 
 from streamline.bus import Bus
 from streamline.clock import Clock
+from streamline.engine.answering import Answering
+from streamline.engine.closing import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.registry import Registry
 from streamline.engine.runtime import Runtime
+from streamline.engine.secrets import shared_secret
 from streamline.engine.starter import Starter
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
+from streamline.features.tokens import TokenMaker
 from streamline.ids import new_worker_id
 from streamline.settings import Settings, Worker
 from streamline.store import CALIBRATE_SECONDS, Store, WakeChannel, calibrate, check_deployment, connect, ensure_indexes
+
+_CLOSE_SECONDS = 5.0
 
 
 class Session:
@@ -30,10 +36,13 @@ class Session:
         self.worker = worker
         self.uri = uri
         self.starter = Starter(runtime, worker)
-        self.control = Control(runtime, worker)
+        self.control = Control(runtime)
+        self.answering = Answering(runtime, self.control)
+        self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -46,6 +55,7 @@ class Session:
         bus: Bus,
         registry: Registry,
         worker: Worker | None,
+        secret: str | bytes | None,
     ) -> Self:
         """Connect, check the deployment, create what is missing, and start the worker."""
         driver = connect(target, database=database, prefix=prefix, settings=settings)
@@ -57,11 +67,13 @@ class Session:
                 if settings.wake_channel
                 else None
             )
-            runtime = Runtime(store, clock, bus, registry, settings, wakes)
+            tokens = TokenMaker(secret or await shared_secret(store))
+            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
             session.calibrate()
+            session.close_runs()
         except BaseException:
             await store.close()
             raise
@@ -104,10 +116,26 @@ class Session:
 
         self._loops.append(asyncio.ensure_future(repeat("reading the server's clock", once, clock.sleep, Breaker())))
 
+    def close_runs(self) -> None:
+        """Do what follows from the end of runs: those that end here at once, others' where it was left undone."""
+        self._forget = self.runtime.bus.on_closed(self._close_soon)
+        if self.worker is not None:
+            closing = repeat("closing runs", self.closer.run_once, self.runtime.clock.sleep, Breaker())
+            self._loops.append(asyncio.ensure_future(closing))
+
+    def _close_soon(self, run: dict[str, Any]) -> None:
+        if "owes_at" in run:
+            task = asyncio.ensure_future(self.closer.close(run))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=self.runtime.settings.patience_seconds)
+        self._forget()
         await end(self._loops)
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()

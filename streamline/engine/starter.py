@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
 from streamline.domain.definition import Definition
@@ -13,10 +13,18 @@ from streamline.domain.durations import Duration, check_instant, parse_duration
 from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
 from streamline.domain.transitions.birth import Order, claimed, queued
+from streamline.domain.transitions.jumping import forked
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
-from streamline.errors import IdempotencyConflict, InvalidInput, InvalidKey, InvalidPolicy, StoreUnavailable
+from streamline.errors import (
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidKey,
+    InvalidPolicy,
+    StoreUnavailable,
+    VersionMismatch,
+)
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements
 from streamline.store.operations import Insert, Inserted
@@ -35,17 +43,24 @@ class Started:
     created: bool
 
 
-class StartOptions(TypedDict, total=False):
-    """How a run is to be started, beside its workflow and input; see `Streamline.start`."""
+class StartRules(TypedDict, total=False):
+    """How a run is to be started, beside its workflow, input and limit of time; see `Streamline.start`."""
 
     idempotency_key: str | None
     idempotency: Literal["active"]
+    start_by: Duration | datetime | None
     priority: int
     delay: Duration | None
     run_at: datetime | None
     tags: Sequence[str]
     metadata: Mapping[str, Any] | None
     run_id: str | None
+
+
+class StartOptions(StartRules, total=False):
+    """How a run is to be started, beside its workflow and input; see `Streamline.start`."""
+
+    timeout: Duration | None
 
 
 class Starter:
@@ -77,6 +92,36 @@ class Starter:
                 return Started(winner, created=False)
         raise StoreUnavailable("the idempotency key changed hands too often")
 
+    async def fork(self, run_id: str, from_step: str, state: Any, new_id: str | None, scope: Scope) -> Started:
+        """Start a new run that goes on from a step of an old one."""
+        run = await self._runtime.read(run_id, scope)
+        definition = self._runtime.registry.serving(run["workflow"], run["version"])
+        if definition is None:
+            raise VersionMismatch(f"{run['route']} is not registered in this process", field="version")
+        now = self._runtime.clock.now()
+        order = Order(
+            run_id=new_run_id() if new_id is None else check_run_id(new_id),
+            definition=definition,
+            input=run["input"],
+            weight=run.get("size", 0),
+            priority=run["priority"],
+            tenant_id=run.get("tenant_id"),
+            tags=tuple(run.get("tags", ())),
+            metadata=run.get("metadata"),
+            deadline_at=_deadline(None, definition.run_timeout, now),
+        )
+        newborn = queued(order, now, now)
+        if state is not None:
+            encoded = (definition.state or ANY).encode(state, "state", refuse=InvalidInput)
+            newborn |= {"state": encoded.value, "state_size": encoded.size}
+        elif "state" in run:
+            newborn |= {"state": run["state"], "state_size": run.get("state_size", 0)}
+        fresh = forked(run, newborn, from_step)
+        if await self._runtime.store.run(self._statement(order, fresh)) != "inserted":
+            raise IdempotencyConflict("new_run_id: a run with this id exists", field="new_run_id")
+        self._runtime.announce(fresh["route"], fresh["due_at"])
+        return Started(order.run_id, created=True)
+
     async def start_many(
         self, definition: Definition, values: Sequence[Any], options: StartOptions, scope: Scope
     ) -> list[Started]:
@@ -92,7 +137,7 @@ class Starter:
         for order, insert, outcome in zip(orders, inserts, outcomes, strict=True):
             if outcome == "inserted":
                 self._runtime.bus.publish(order.run_id, tuple(insert.document["events"]))
-        self._announce(definition.route, due_at or now)
+        self._runtime.announce(definition.route, due_at or now)
         return [await self._settled(order, due_at, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
 
     def _order(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Order:
@@ -106,6 +151,7 @@ class Starter:
         if key is None and definition.idempotency_key is not None:
             key = _derived_key(definition.idempotency_key, definition.input.decode(encoded.value))
         metadata = self._metadata(definition, options.get("metadata"))
+        begins = self._due_at(options) or self._runtime.clock.now()
         return Order(
             run_id=new_run_id() if run_id is None else check_run_id(run_id),
             definition=definition,
@@ -116,6 +162,8 @@ class Starter:
             idempotency_key=None if key is None else check_key(key, "idempotency_key"),
             tags=tuple(check_tags(options.get("tags", ()))),
             metadata=metadata.value,
+            start_by=_checked_start_by(options.get("start_by") or definition.start_by, begins),
+            deadline_at=_deadline(options.get("timeout"), definition.run_timeout, begins),
         )
 
     def _metadata(self, definition: Definition, metadata: Mapping[str, Any] | None) -> Encoded:
@@ -160,19 +208,13 @@ class Starter:
     def _follow_queued(self, run: dict[str, Any]) -> Callable[[Answer], None]:
         def follow(stored: Answer) -> None:
             if _is_inserted(stored):
-                self._announce(run["route"], run["due_at"])
+                self._runtime.announce(run["route"], run["due_at"])
                 self._runtime.bus.publish(run["_id"], tuple(run["events"]))
 
         return follow
 
     def _statement(self, order: Order, run: dict[str, Any]) -> Insert:
         return statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
-
-    def _announce(self, route: str, at: datetime) -> None:
-        if self._worker is not None:
-            self._worker.look_at(at)
-        if self._runtime.wakes is not None:
-            self._runtime.wakes.due(route, at)
 
     def _serves(self, order: Order) -> bool:
         return order.definition.route in self._runtime.registry.routes
@@ -193,6 +235,23 @@ def _checked_priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > PRIORITY_MAX:
         raise InvalidKey(f"priority: a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}", field="priority")
     return value
+
+
+def _checked_start_by(limit: Duration | datetime | None, begins: datetime) -> datetime | None:
+    """Return the instant by which a run must have begun: as given, or so long after it may."""
+    if limit is None:
+        return None
+    instant = (
+        check_instant(limit, "start_by") if isinstance(limit, datetime) else begins + parse_duration(limit, "start_by")
+    )
+    if instant < begins:
+        raise InvalidPolicy("start_by: not before the run may begin", field="start_by")
+    return instant
+
+
+def _deadline(timeout: Duration | None, default: timedelta | None, begins: datetime) -> datetime | None:
+    allowed = default if timeout is None else parse_duration(timeout, "timeout", positive=True)
+    return None if allowed is None else begins + allowed
 
 
 def _is_inserted(stored: Answer) -> bool:

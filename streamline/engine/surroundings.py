@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
 
+from streamline.bus import Bus
 from streamline.clock import Clock
-from streamline.domain.definition import StepDefinition
+from streamline.domain.definition import Definition, StepDefinition
 from streamline.domain.payloads import Encoded
+from streamline.engine.branches import Branch
 from streamline.engine.holding import Holding
+from streamline.engine.memo import Memo
+
+T = TypeVar("T")
 
 UNREAD: Final[Any] = object()
 
@@ -22,14 +28,26 @@ class Flags:
     Args:
         cancelled: The handler has been told to end.
         closed: The attempt has ended; its context must not be used any more.
-        suspended: The timer the handler waits for: its key in the memo, and when it is due.
         state: The run's state as the handler sees it; `UNREAD` until it is asked for.
+        pending: What its branches wait for at the moment, by address.
+        operations: How many operations on the state each branch has asked for.
+        frames: How many frames it has streamed.
+        progress_said: Monotonic instant at which progress was last stored.
+        progress_timer: Will store the progress that was held back.
+        beat_at: Monotonic instant of the last beat that the handler asked for.
+        background: Writes that nobody waits for.
     """
 
     cancelled: bool = False
     closed: bool = False
-    suspended: tuple[str, datetime] | None = None
     state: Any = UNREAD
+    pending: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    operations: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
+    progress_said: float | None = None
+    progress_timer: asyncio.TimerHandle | None = None
+    beat_at: float | None = None
+    background: set[asyncio.Future[None]] = field(default_factory=set)
 
     def cancel(self) -> None:
         """Note that the handler has been told to end."""
@@ -43,10 +61,32 @@ class Surroundings(Protocol):
     step: StepDefinition
     threads: ThreadPoolExecutor
     flags: Flags
+    memo: Memo
+    root: Branch
 
     @property
     def clock(self) -> Clock:
         """The app's clock."""
+        ...
+
+    @property
+    def bus(self) -> Bus:
+        """Where listeners of this process are told of things."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """Which attempt it is, from 1."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """How often the step was begun anew."""
+        ...
+
+    @property
+    def state(self) -> Any:
+        """The run's state as the handler has it."""
         ...
 
     def find_step(self, step_id: str) -> StepDefinition | None:
@@ -61,14 +101,42 @@ class Surroundings(Protocol):
         """Return the run's input, of its declared type."""
         ...
 
-    def decoded_state(self) -> Any:
-        """Return the run's state, of its declared type."""
+    def encode_state(self, state: Any) -> Encoded:
+        """Return a state as it would be stored."""
         ...
 
-    def encoded_state_if_changed(self, state: Any) -> Encoded | None:
-        """Return the state as it will be stored, or None where that is what is stored already."""
+    def encoded_state(self) -> Encoded:
+        """Return the handler's state as it would be stored, checked for its size."""
         ...
 
-    async def save(self, state: Any) -> None:
-        """Store the state now."""
+    def token_of(self, address: str, generation: int) -> str:
+        """Return the token of a hook."""
+        ...
+
+    async def watched(self, branch: Branch, path: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Carry out a branch's work, seen by the workflow's hooks, where its guards let it."""
+        ...
+
+    async def beat(self) -> None:
+        """Extend the run's lease."""
+        ...
+
+    def definition_of(self, workflow: Any) -> Definition:
+        """Return the definition of a workflow, or of the registered one of a name."""
+        ...
+
+    def serving(self, route: str) -> Definition | None:
+        """Return the definition of a route that is registered here, or None."""
+        ...
+
+    async def spawn(self, wanted: Sequence[Any], *, fan: str, policy: Any, on_parent_close: str) -> list[str]:
+        """Start children that are not there yet; return their ids."""
+        ...
+
+    async def children(self, fan: str) -> list[Mapping[str, Any]]:
+        """Return the children of a join."""
+        ...
+
+    async def close_children(self, children: Sequence[Mapping[str, Any]]) -> None:
+        """Cancel children that nobody waits for any more."""
         ...

@@ -37,7 +37,7 @@ class ActiveWorker:
         sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
-        self._forget = runtime.bus.on_fence(self.crew.lose)
+        self._forget = (runtime.bus.on_fence(self.crew.lose), runtime.bus.on_due(self.look_at))
         self._loops: list[asyncio.Task[None]] = []
         self._accepting = False
 
@@ -61,7 +61,8 @@ class ActiveWorker:
             holding.stop()
         await self.crew.finish(self.settings.grace_seconds + self.settings.beat_seconds)
         self.crew.abandon()
-        self._forget()
+        for forget in self._forget:
+            forget()
         await end([beating])
         self._threads.shutdown(wait=False, cancel_futures=True)
 

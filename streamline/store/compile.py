@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamline.domain.change import EVENTS_KEPT, Absent, AtMost, Change, Counted, OneOf
+from streamline.domain.change import EVENTS_KEPT, Absent, Append, AtMost, Change, Counted, OneOf
 
 _PLAIN = frozenset({str, int})
 
@@ -27,9 +27,17 @@ def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
         update["$inc"] = change.add
     if change.earliest:
         update["$min"] = change.earliest
+    pushes = {path: _push(more) for path, more in change.append.items()}
     if change.events:
-        update["$push"] = {"events": {"$each": change.events, "$slice": -EVENTS_KEPT}}
+        pushes["events"] = {"$each": change.events, "$slice": -EVENTS_KEPT}
+    if pushes:
+        update["$push"] = pushes
     return update
+
+
+def _push(more: Append) -> dict[str, Any]:
+    push: dict[str, Any] = {"$each": list(more.values)}
+    return push if more.keep is None else push | {"$slice": -more.keep}
 
 
 def _condition(wanted: Any) -> Any:

@@ -31,7 +31,7 @@ from streamline.settings import Settings
 from streamline.store import statements
 from streamline.store.driver import DURABLE, Driver
 from streamline.store.lanes import Lanes, Traffic, fitting
-from streamline.store.operations import Aggregate, Document, Find, Insert, Inserted, Write, WriteMany
+from streamline.store.operations import Aggregate, Document, Find, Insert, Inserted, Keep, Remove, Write, WriteMany
 from streamline.store.outcomes import is_passing, is_passing_code, translate
 from streamline.store.scope import EVERYTHING, Scope
 
@@ -69,28 +69,31 @@ class Store:
     @overload
     async def run(self, statement: Insert, scope: Scope = EVERYTHING) -> Inserted: ...
     @overload
-    async def run(self, statement: WriteMany, scope: Scope = EVERYTHING) -> int: ...
+    async def run(self, statement: WriteMany | Remove, scope: Scope = EVERYTHING) -> int: ...
     @overload
-    async def run(self, statement: Find | Aggregate, scope: Scope = EVERYTHING) -> list[Document]: ...
+    async def run(self, statement: Find | Aggregate | Keep, scope: Scope = EVERYTHING) -> list[Document]: ...
 
     async def run(
-        self, statement: Write | Insert | WriteMany | Find | Aggregate, scope: Scope = EVERYTHING
+        self, statement: Write | Insert | WriteMany | Find | Aggregate | Keep | Remove, scope: Scope = EVERYTHING
     ) -> bool | Inserted | int | list[Document]:
         """Carry out `statement` within `scope`.
 
         Returns:
             For a `Write` whether it took effect, for an `Insert` what is there now, for a `WriteMany` how many runs
-            matched, for reads the documents.
+            matched, for a `Remove` how many documents are gone, for a `Keep` those that were there already, for reads
+            the documents.
 
         Raises:
             StoreUnavailable: The database did not answer in the time allowed; a write may or may not have happened.
         """
         if isinstance(statement, Insert):
             return await self.submit(statement, scope)
+        if isinstance(statement, Keep):
+            return await self.sheltered(lambda: self._keep(statement))
         confined = statement if scope.everything else replace(statement, filter=scope.confine(statement.filter))
         if isinstance(confined, Write):
             return await self._updates.carry(confined)
-        return await self._sheltered_call(lambda: self._send(confined))
+        return await self.sheltered(lambda: self._send(confined))
 
     def submit(self, statement: Insert, scope: Scope = EVERYTHING) -> asyncio.Future[Inserted]:
         """Hand in an insert and return its answer to come, for callers that must learn of it even when cancelled."""
@@ -116,7 +119,22 @@ class Store:
             task.cancel()
         await self.driver.close()
 
-    async def _send(self, statement: WriteMany | Find | Aggregate) -> int | list[Document]:
+    async def _keep(self, statement: Keep) -> list[Document]:
+        collection, documents = self.driver.named(statement.collection), list(statement.documents)
+        answer = await self._write({"insert": collection, "documents": documents, "ordered": False})
+        taken = answer.get("writeErrors", ())
+        if any(error["code"] != _DUPLICATE for error in taken):
+            raise _refusal(next(error for error in taken if error["code"] != _DUPLICATE))
+        if not taken:
+            return []
+        ids = [documents[error["index"]]["_id"] for error in taken]
+        return await self.driver.find(collection, Find(statement.name, {"_id": {"$in": ids}}))
+
+    async def _send(self, statement: WriteMany | Find | Aggregate | Remove) -> int | list[Document]:
+        if isinstance(statement, Remove):
+            rows = [{"q": statement.filter, "limit": 0}]
+            answer = await self._write({"delete": self.driver.named(statement.collection), "deletes": rows})
+            return int(answer["n"])
         if isinstance(statement, WriteMany):
             answer = await self._update([{"q": statement.filter, "u": statement.update, "multi": True}])
             return int(answer["n"])
@@ -129,7 +147,7 @@ class Store:
     async def _read(self, statement: Find | Aggregate) -> list[Document]:
         try:
             if isinstance(statement, Find):
-                return await self.driver.find(self.driver.runs, statement)
+                return await self.driver.find(self.driver.named(statement.collection), statement)
             return await self.driver.aggregate(self.driver.runs, statement)
         except OperationFailure as error:
             if error.code in _UNREADABLE:
@@ -187,7 +205,7 @@ class Store:
             raise _Unacknowledged
         return answer
 
-    async def _sheltered_call(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def sheltered(self, call: Callable[[], Awaitable[T]]) -> T:
         """Cancelling a call in flight closes its connection and may leave the write done: let it finish instead."""
         task = asyncio.ensure_future(self.persist(call))
         self._sheltered.add(task)

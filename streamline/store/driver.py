@@ -16,7 +16,7 @@ from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, CursorType, ReadPreference
 from pymongo.read_concern import ReadConcern
 
-from streamline.store.operations import Aggregate, Document, Find
+from streamline.store.operations import Aggregate, Collection, Document, Find
 
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 DURABLE = {"w": "majority", "j": True}
@@ -46,6 +46,10 @@ class Driver:
         self._owned = owned
         self._uri = uri
         self._call_seconds = call_seconds
+
+    def named(self, collection: Collection) -> str:
+        """Return the name of one of the engine's collections."""
+        return f"{self.prefix}.{collection}"
 
     @property
     def options(self) -> Any:

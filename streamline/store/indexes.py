@@ -41,6 +41,12 @@ RUN_INDEXES = (
         {"unique": True, "partialFilterExpression": {"active_key": {"$gt": ""}}},
     ),
     Index(
+        "runs_children",
+        (("parent.run_id", 1), ("parent.fan", 1), ("status", 1)),
+        ("find_active_child", "find_children"),
+        {"partialFilterExpression": {"parent.run_id": {"$gt": ""}}},
+    ),
+    Index(
         "runs_due",
         (("route", 1), ("priority", -1), ("due_at", 1)),
         ("find_due", "find_next_due"),
@@ -53,10 +59,22 @@ RUN_INDEXES = (
         {"expireAfterSeconds": 0, "partialFilterExpression": {"expire_at": {"$gt": EPOCH}}},
     ),
     Index(
+        "runs_hooks",
+        (("hooks", 1),),
+        ("find_hook",),
+        {"partialFilterExpression": {"hooks": {"$gt": ""}}},
+    ),
+    Index(
         "runs_lease",
         (("route", 1), ("lease.until", 1)),
         ("find_expired",),
         {"partialFilterExpression": {"lease.until": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "runs_owing",
+        (("owes_at", 1),),
+        ("find_owing",),
+        {"partialFilterExpression": {"owes_at": {"$gt": EPOCH}}},
     ),
     Index("runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "count_runs")),
     Index(
@@ -64,6 +82,17 @@ RUN_INDEXES = (
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
         ("find_page", "count_runs"),
     ),
+    Index(
+        "runs_waiting",
+        (("tenant_id", 1), ("waiting_since", 1)),
+        ("find_waiting",),
+        {"partialFilterExpression": {"waiting_since": {"$gt": EPOCH}}},
+    ),
+)
+
+MEMO_INDEXES = (
+    Index("memo_place", (("place", 1),), ("find_memo",)),
+    Index("memo_run", (("run_id", 1),), ("remove_memo",)),
 )
 
 
@@ -73,14 +102,18 @@ async def ensure_indexes(driver: Driver) -> None:
     Raises:
         UnsafeDeployment: An index of the same name exists with another definition, or stored runs break a unique one.
     """
-    specifications = [index.specification() for index in RUN_INDEXES]
+    for collection, indexes in ((driver.runs, RUN_INDEXES), (driver.named("memo"), MEMO_INDEXES)):
+        await _ensure(driver, collection, indexes)
+
+
+async def _ensure(driver: Driver, collection: str, indexes: tuple[Index, ...]) -> None:
     try:
-        await driver.command({"createIndexes": driver.runs, "indexes": specifications})
+        await driver.command({"createIndexes": collection, "indexes": [index.specification() for index in indexes]})
     except OperationFailure as error:
         if error.code in (*_CONFLICTS, _DUPLICATES):
-            names = ", ".join(index.name for index in RUN_INDEXES)
+            names = ", ".join(index.name for index in indexes)
             raise UnsafeDeployment(
-                f"indexes of {driver.runs}: one of {names} conflicts with what is stored; drop the older index of that "
+                f"indexes of {collection}: one of {names} conflicts with what is stored; drop the older index of that "
                 "name, or end the runs that share an idempotency key, then call ensure_indexes() again",
                 field="indexes",
             ) from error

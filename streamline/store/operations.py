@@ -9,6 +9,7 @@ from typing import Any, Literal
 Filter = Mapping[str, Any]
 Document = dict[str, Any]
 Sort = Sequence[tuple[str, int]]
+Collection = Literal["runs", "memo", "meta"]
 Inserted = Literal["inserted", "id_taken", "key_taken"]
 
 
@@ -60,6 +61,24 @@ class WriteMany:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Documents to be stored beside the runs where none of their id is; answers those that were there already."""
+
+    name: str
+    documents: Sequence[Document]
+    collection: Collection
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Documents beside the runs to be removed; answers how many were."""
+
+    name: str
+    filter: Filter
+    collection: Collection
+
+
+@dataclass(frozen=True, slots=True)
 class Find:
     """A read; answers the documents in order."""
 
@@ -69,6 +88,7 @@ class Find:
     sort: Sort = ()
     limit: int = 0
     hint: str | None = None
+    collection: Collection = "runs"
 
 
 @dataclass(frozen=True, slots=True)

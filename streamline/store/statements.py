@@ -11,11 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamline.domain.change import Change
+from streamline.domain.statuses import ACTIVE, CLAIMABLE
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
-from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Sort, Write, WriteMany
+from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Keep, Remove, Sort, Write, WriteMany
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CHILD = {
+    "workflow": 1, "version": 1, "status": 1, "output": 1, "error": 1, "ended_at": 1, "parent": 1, "steps.id": 1,
+    "steps.status": 1, "tenant_id": 1,
+}  # fmt: skip
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -58,6 +63,26 @@ def count_runs(query: Filter) -> Aggregate:
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
 
 
+def find_active_child(parent_id: str, fan: str) -> Find:
+    """Find one child of a fan that has not ended.
+
+    Index: runs_children.
+    """
+    query = {"parent.run_id": parent_id, "parent.fan": fan, "status": {"$in": sorted(ACTIVE)}}
+    return Find("find_active_child", query, projection={"_id": 1}, limit=1, hint="runs_children")
+
+
+def find_children(parent_id: str, fan: str | None = None, *, active: bool = False) -> Find:
+    """Read the children of a run, or of one of its fans, or those of them that have not ended.
+
+    Index: runs_children.
+    """
+    query: dict[str, Any] = {"parent.run_id": parent_id}
+    query |= {} if fan is None else {"parent.fan": fan}
+    query |= {"status": {"$in": sorted(ACTIVE)}} if active else {}
+    return Find("find_children", query, projection=_CHILD, hint="runs_children")
+
+
 def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     """Read back the runs that a claim has won.
 
@@ -71,11 +96,11 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
 
     Index: runs_due. The range of priorities lets the scan skip, within each priority, everything that is not due yet.
     """
-    wanted = compile_guard(take_due(routes, now, {}, by=now))
+    wanted = compile_guard(take_due(routes, now, {}, by=now)) | {"status": {"$in": [*CLAIMABLE, "compensating"]}}
     return Find(
         "find_due",
         {**wanted, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
-        projection={"_id": 1},
+        projection={"_id": 1, "status": 1},
         sort=(("priority", -1), ("due_at", 1)),
         limit=limit,
         hint="runs_due",
@@ -98,6 +123,14 @@ def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
+def find_hook(hashed: str) -> Find:
+    """Find the run that a hook's token opens, by the hash of the token.
+
+    Index: runs_hooks.
+    """
+    return Find("find_hook", {"hooks": hashed}, limit=1)
+
+
 def find_leases(run_ids: Sequence[str]) -> Find:
     """Read which lease tokens the given runs hold now.
 
@@ -114,6 +147,22 @@ def find_marks(run_ids: Sequence[str]) -> Find:
     return Find("find_marks", {"_id": {"$in": list(run_ids)}}, projection={"mark": 1, "born": 1})
 
 
+def find_memo(prefix: str) -> Find:
+    """Read the spilled entries of the memo of one step.
+
+    Index: memo_place.
+    """
+    return Find("find_memo", {"place": prefix}, collection="memo")
+
+
+def find_meta(name: str) -> Find:
+    """Read something that all processes of a deployment share.
+
+    Index: _id.
+    """
+    return Find("find_meta", {"_id": name}, limit=1, collection="meta")
+
+
 def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find:
     """Find the first instant within a horizon at which a run of the given routes falls due.
 
@@ -126,6 +175,20 @@ def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find
         sort=(("due_at", 1),),
         limit=1,
         hint="runs_due",
+    )
+
+
+def find_owing(before: datetime, limit: int) -> Find:
+    """Find ended runs of which others have not been told for a while, the oldest first.
+
+    Index: runs_owing.
+    """
+    return Find(
+        "find_owing",
+        {"owes_at": {"$gt": EPOCH, "$lte": before}},
+        sort=(("owes_at", 1),),
+        limit=limit,
+        hint="runs_owing",
     )
 
 
@@ -145,6 +208,15 @@ def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
     return Find("find_run", {"_id": run_id}, projection=projection, limit=1)
 
 
+def find_waiting(query: Filter, limit: int) -> Find:
+    """Find runs that wait for somebody, the oldest wait first.
+
+    Index: runs_waiting.
+    """
+    wanted = {**query, "waiting_since": {"$gt": EPOCH}}
+    return Find("find_waiting", wanted, sort=(("waiting_since", 1),), limit=limit)
+
+
 def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """Read the active run that holds an idempotency key.
 
@@ -154,6 +226,24 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     return Find("find_winner", query, limit=1)
 
 
+def insert_memo(documents: Sequence[Document]) -> Keep:
+    """Store entries of a memo beside the run, each once.
+
+    Guard: their ids; of two drivers that settle the same call the first wins, and both go by what is stored.
+    Index: _id.
+    """
+    return Keep("insert_memo", documents, "memo")
+
+
+def insert_meta(document: Document) -> Keep:
+    """Store something that all processes of a deployment share, once.
+
+    Guard: its id.
+    Index: _id.
+    """
+    return Keep("insert_meta", (document,), "meta")
+
+
 def insert_run(document: Document, mark: str, weight: int) -> Insert:
     """Store a new run, queued or already claimed.
 
@@ -161,3 +251,11 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     Index: _id, runs_active_key.
     """
     return Insert("insert_run", {**document, "born": mark}, weight)
+
+
+def remove_memo(run_id: str) -> Remove:
+    """Remove all spilled entries of a run.
+
+    Index: memo_run.
+    """
+    return Remove("remove_memo", {"run_id": run_id}, "memo")

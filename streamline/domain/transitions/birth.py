@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
-from streamline.domain.definition import Definition
+from streamline.domain.definition import Definition, StepDefinition
 from streamline.domain.transitions.writing import Entry, events_after
 
 
@@ -24,6 +25,10 @@ class Order:
     idempotency_key: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
+    parent: Mapping[str, Any] | None = None
+    root_run_id: str | None = None
+    start_by: datetime | None = None
+    deadline_at: datetime | None = None
 
 
 def queued(order: Order, now: datetime, due_at: datetime) -> dict[str, Any]:
@@ -34,9 +39,10 @@ def queued(order: Order, now: datetime, due_at: datetime) -> dict[str, Any]:
 
 def claimed(order: Order, now: datetime, lease: Mapping[str, Any]) -> dict[str, Any]:
     """Return a new run that the starting worker already holds: no claim is needed, and its first step has begun."""
-    first = order.definition.steps[0].id
-    run = _newborn(order, now, (("step.started", {"step": first, "attempt": 1}),))
-    run["steps"][0] |= {"status": "running", "started_at": now}
+    first = _first_group(order.definition)
+    run = _newborn(order, now, tuple(("step.started", {"step": step.id, "attempt": 1}) for step in first))
+    for step in run["steps"][: len(first)]:
+        step |= {"status": "running", "started_at": now}
     return run | {"status": "running", "attempt": 1, "lease": dict(lease), "started_at": now}
 
 
@@ -50,7 +56,7 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
         "route": definition.route,
         "tenant_id": order.tenant_id,
         "input": order.input,
-        "steps": [{"id": step.id, "status": "pending"} for step in definition.steps],
+        "steps": [newborn_step(step) for step in definition.steps],
         "cursor": 0,
         "priority": order.priority,
         "rev": 1,
@@ -61,6 +67,11 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
         "created_at": now,
         "updated_at": now,
     }
+    if any(step.compensation is not None for step in definition.steps):
+        run["compensate_on"] = sorted(definition.compensate_on)
+    for name in ("parent", "root_run_id", "start_by", "deadline_at"):
+        if getattr(order, name) is not None:
+            run[name] = getattr(order, name)
     if order.idempotency_key is not None:
         run |= {"idempotency_key": order.idempotency_key, "active_key": order.idempotency_key}
     if definition.retention:
@@ -71,3 +82,22 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     if order.metadata:
         run["metadata"] = dict(order.metadata)
     return run
+
+
+def newborn_step(step: StepDefinition) -> dict[str, Any]:
+    """Return a step as a new run holds it; whoever drives the run later finds its rules there."""
+    stored: dict[str, Any] = {"id": step.id, "status": "pending"}
+    if step.group is not None:
+        stored["group"] = step.group
+    if step.compensation is not None:
+        stored["compensable"] = True
+    if step.output_history:
+        stored["keep"] = step.output_history
+    return stored
+
+
+def _first_group(definition: Definition) -> tuple[StepDefinition, ...]:
+    first, *others = definition.steps
+    if first.group is None:
+        return (first,)
+    return (first, *takewhile(lambda step: step.group == first.group, others))

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Absent, AtMost, Change, Counted, OneOf
-from streamline.domain.statuses import CLAIMABLE
+from streamline.domain.statuses import CLAIMABLE, HELD
 
 
 def lease_of(worker: str, token: str, now: datetime, until: datetime, news: str | None = None) -> dict[str, Any]:
@@ -42,11 +42,18 @@ def take_due(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, 
     )
 
 
+def take_undoing(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, by: datetime) -> Change:
+    """Return the claim of a due run that is being compensated, and stays so."""
+    taken = take_due(routes, now, lease, by=by)
+    guard = {**taken.guard, "status": "compensating"}
+    return Change(guard=guard, put={"lease": dict(lease), "updated_at": now}, drop=("due_at",), add={"attempt": 1})
+
+
 def take_expired(routes: Sequence[str], now: datetime, lease: Mapping[str, Any]) -> Change:
     """Return the claim of a run whose lease has run out; the recovery is counted here, before it can crash again."""
     guard = {
         "route": OneOf(tuple(routes)),
-        "status": "running",
+        "status": OneOf(HELD),
         "lease.until": AtMost(now),
         "paused": Absent(),
         "attempt": Counted(),

@@ -7,47 +7,58 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
+from streamline.domain.place import ENDED, Document, Place, attempt_of, members, open_waits, waiting_since
 from streamline.domain.statuses import RETRIABLE, TERMINAL
-from streamline.domain.transitions.writing import Document, finished, operated
+from streamline.domain.transitions import compensating
+from streamline.domain.transitions.writing import Entry, due, finished, let_go, operated
 from streamline.errors import AlreadyFinished, IllegalTransition
 
 
 def cancel(run: Document, now: datetime, *, reason: str | None, by: str | None) -> Change | None:
-    """Return the change that ends the run and fences its driver off, or None where it has ended already."""
-    if run["status"] in TERMINAL:
+    """Return the change that ends the run and fences its driver off, or None where it has ended or is being undone.
+
+    A run whose workflow says so is compensated first.
+    """
+    if run["status"] in TERMINAL or run["status"] == "compensating":
         return None
     told = {"at": now} | ({"reason": reason} if reason is not None else {}) | ({"by": by} if by is not None else {})
     error = {"code": "run.cancelled", "type": "RunCancelled", "message": reason or "the run was cancelled"}
-    put = finished(run, "cancelled", now) | {"cancel": told, "error": {**error, **_where(run)}} | _stopped_step(run)
-    return operated(
-        run, now, put, ("run.cancelled", _without(told, "at")), drop=("lease", "due_at", "active_key", "paused")
-    )
+    put = {"cancel": told, "error": {**error, **_where(run)}} | _stopped_steps(run)
+    event: Entry = ("run.cancelled", _without(told, "at"))
+    undoing = compensating.entered(run, put, "cancelled")
+    if undoing is None:
+        return operated(run, now, put | finished(run, "cancelled", now), event, drop=let_go(run))
+    lost = tuple(name for name in ("lease", "paused") if name in run) + compensating.closed_waits(run)
+    entries = (("run.compensating", {"error": put["error"]}), event)
+    return operated(run, now, put | undoing | {"due_at": now}, *entries, drop=lost)
 
 
 def retry(run: Document, now: datetime) -> Change:
     """Return the change that lets a failed or cancelled run go on from the step where it stopped.
+
+    What its calls have brought is kept, except for children that failed: those are started anew.
 
     Raises:
         IllegalTransition: The run has not ended, or has ended well.
     """
     if run["status"] not in RETRIABLE:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
-    k = run["cursor"]
-    put = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0, f"steps.{k}.status": "pending"}
-    put[f"steps.{k}.failures"] = 0
+    put: dict[str, Any] = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0}
+    drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "owes_at", "cancel") if name in run]
+    drop += ["deadline_at"] if "deadline_at" in run else []
+    steps = []
+    for k in members(run, run["cursor"]):
+        if run["steps"][k]["status"] in ("done", "skipped"):
+            continue
+        steps.append(run["steps"][k]["id"])
+        put |= {f"steps.{k}.status": "pending", f"steps.{k}.failures": 0}
+        put[f"steps.{k}.generation"] = run["steps"][k].get("generation", 0) + 1
+        drop += [f"steps.{k}.{name}" for name in ("error", "ended_at", "waits", "due_at") if name in run["steps"][k]]
+        drop += _unsettled_failures(run, k)
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    drop = (
-        "error",
-        "recovered_before",
-        "ended_at",
-        "expire_at",
-        "cancel",
-        f"steps.{k}.error",
-        f"steps.{k}.ended_at",
-        f"steps.{k}.waits",
-    )
-    return operated(run, now, put, ("run.retried", {"step": run["steps"][k]["id"]}), drop=drop)
+    put |= reopened(run)
+    return operated(run, now, put, ("run.retried", {"step": steps[0] if steps else None}), drop=tuple(drop))
 
 
 def pause(run: Document, now: datetime, *, reason: str | None, by: str | None) -> Change | None:
@@ -80,13 +91,37 @@ def unpause(run: Document, now: datetime) -> Change | None:
     return operated(run, now, put, ("run.unpaused", {}), drop=("paused",))
 
 
-def _stopped_step(run: Document) -> dict[str, Any]:
-    k = run["cursor"]
-    return {f"steps.{k}.status": "pending"} if run["steps"][k]["status"] in ("running", "waiting") else {}
+def nudge(run: Document, now: datetime, why: Mapping[str, Any]) -> Change | None:
+    """Return the change that makes a run look again at what it waits for, or None where it has ended."""
+    if run["status"] in TERMINAL or run["status"] == "draft":
+        return None
+    put, _ = due(run, now) if "lease" not in run else ({"nudged": True}, ())
+    return operated(run, now, put, ("run.nudged", why))
+
+
+def reopened(run: Document) -> dict[str, Any]:
+    """Return the fields by which a run that goes on again can be answered: its open waits are in its memo."""
+    put: dict[str, Any] = {}
+    hashes = [entry["hash"] for _, _, entry in open_waits(run) if "hash" in entry]
+    if hashes:
+        put["hooks"] = hashes
+    since = waiting_since(run)
+    return put if since is None else put | {"waiting_since": since}
+
+
+def _unsettled_failures(run: Document, k: int) -> list[str]:
+    place = Place(k)
+    return [f"{place.at}.memo.{address}" for address, entry in place.memo(run).items() if entry.get("failed")]
+
+
+def _stopped_steps(run: Document) -> dict[str, Any]:
+    at_work = (k for k in members(run, run["cursor"]) if run["steps"][k]["status"] in ("running", "waiting"))
+    return {f"steps.{k}.status": "pending" for k in at_work}
 
 
 def _where(run: Document) -> dict[str, Any]:
-    return {"step": run["steps"][run["cursor"]]["id"], "attempt": run["attempt"]}
+    k = next((k for k in members(run, run["cursor"]) if run["steps"][k]["status"] not in ENDED), run["cursor"])
+    return {"step": run["steps"][k]["id"], "attempt": attempt_of(run, Place(k))}
 
 
 def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the worker that drives a run does to it: finish a step, try again later, give up, sleep, let go."""
+"""What the worker that drives a run does to it: finish a step, try again later, give up, let go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.payloads import NO_VALUE, Encoded
-from streamline.domain.transitions.writing import Document, Entry, driven, events_after, finished
+from streamline.domain.place import ENDED, Document, Place, attempt_of, members
+from streamline.domain.transitions import compensating
+from streamline.domain.transitions.patching import begun
+from streamline.domain.transitions.writing import (
+    LET_GO,
+    Entry,
+    answerable,
+    driven,
+    events_after,
+    finished,
+    let_go,
+    of_place,
+    parked,
+)
 
 
 @dataclass(slots=True)
@@ -18,84 +31,71 @@ class Ending:
 
     Args:
         now: The present instant.
-        state: The run's state where the handler changed it.
+        state: What to store of the run's state where the handler changed it, by field path.
+        weight: Bytes of users' values in `state`.
+        growth: Bytes by which the run grows with it.
         go_on: Whether the same worker begins the next step; False lets go of the run in the same write.
     """
 
     now: datetime
-    state: Encoded | None = None
+    state: Mapping[str, Any] | None = None
+    weight: int = 0
+    growth: int = 0
     go_on: bool = True
 
 
-def complete(run: Document, output: Encoded, ending: Ending) -> Change:
+def complete(run: Document, place: Place, output: Encoded, ending: Ending) -> Change:
     """Return the change that stores the step's output and, in the same write, begins the next step or ends the run."""
-    at, step = f"steps.{run['cursor']}", run["steps"][run["cursor"]]
-    put = _ended(run, "done", ending)
+    at, step = place.at, run["steps"][place.k]
+    put = _ended(run, place, "done", ending)
     put[f"{at}.output"] = output.value
-    drop = tuple(f"{at}.{name}" for name in ("error", "memo", "waits") if name in step)
-    return _advance(run, ending, put, drop, ("step.done", _of_step(run)), output)
+    drop = tuple(f"{at}.{name}" for name in _WORKINGS if name in step)
+    return _advance(run, place, ending, put, drop, ("step.done", of_place(run, place)), output)
 
 
-def skip(run: Document, ending: Ending, error: Mapping[str, Any] | None = None) -> Change:
+def skip(run: Document, place: Place, ending: Ending, error: Mapping[str, Any] | None = None) -> Change:
     """Return the change that passes over the step, because a predicate said so or an `error` is tolerated."""
-    k = run["cursor"]
-    put = _ended(run, "skipped", ending)
+    put = _ended(run, place, "skipped", ending)
     if error is not None:
-        put[f"steps.{k}.error"] = dict(error)
-    drop = tuple(f"steps.{k}.{name}" for name in ("memo", "waits") if name in run["steps"][k])
-    event = ("step.skipped", _of_step(run) | ({"error": dict(error)} if error else {}))
-    return _advance(run, ending, put, drop, event, NO_VALUE)
+        put[f"{place.at}.error"] = dict(error)
+    drop = tuple(f"{place.at}.{name}" for name in _WORKINGS if name != "error" and name in run["steps"][place.k])
+    event = ("step.skipped", of_place(run, place) | ({"error": dict(error)} if error else {}))
+    return _advance(run, place, ending, put, drop, event, NO_VALUE)
 
 
-def fail(run: Document, error: Mapping[str, Any], ending: Ending, *, event: str = "run.failed") -> Change:
-    """Return the change that fails the step and with it the run."""
-    put = _ended(run, "failed", ending) | {f"steps.{run['cursor']}.error": dict(error)}
-    put |= finished(run, "failed", ending.now) | {"error": dict(error)}
-    told = {"error": dict(error)}
-    entries = (("step.failed", _of_step(run) | told), (event, told))
-    return driven(run, ending.now, put, *entries, drop=_LET_GO_FOR_EVER)
+def fail(run: Document, place: Place, error: Mapping[str, Any], ending: Ending, *, event: str = "run.failed") -> Change:
+    """Return the change that fails the step and, once no other of its group is at work, the run."""
+    put = _ended(run, place, "failed", ending) | {f"{place.at}.error": dict(error)}
+    failed = ("step.failed", of_place(run, place) | {"error": dict(error)})
+    if _others_at_work(run, place):
+        return driven(run, ending.now, put, failed, places=(place,))
+    return _fail_run(run, place, put, (), (failed,), ending, event)
 
 
-def try_again(run: Document, error: Mapping[str, Any], due_at: datetime, now: datetime) -> Change:
+def give_up(run: Document, error: Mapping[str, Any], ending: Ending, event: str) -> Change:
+    """Return the change that fails the run as a whole: its time is over, or its worker has died too often."""
+    put: dict[str, Any] = {}
+    entries: list[Entry] = []
+    for k in members(run, run["cursor"]):
+        if run["steps"][k]["status"] not in ENDED:
+            put |= _ended(run, Place(k), "failed", ending) | {f"steps.{k}.error": dict(error)}
+            entries.append(("step.failed", of_place(run, Place(k)) | {"error": dict(error)}))
+    return _end_badly(run, put, (), tuple(entries), error, ending, event)
+
+
+def try_again(run: Document, place: Place, error: Mapping[str, Any], due_at: datetime, now: datetime) -> Change:
     """Return the change that records a failed attempt and parks the run until the next one is due."""
-    k = run["cursor"]
-    put = {
-        f"steps.{k}.status": "pending",
-        f"steps.{k}.error": dict(error),
-        f"steps.{k}.attempt": run["attempt"],
-        f"steps.{k}.failures": run["steps"][k].get("failures", 0) + 1,
-    }
-    put |= _parked(run, due_at) | _begun(run)
-    event = ("step.retrying", _of_step(run) | {"error": dict(error), "due_at": due_at})
-    return driven(run, now, put, event, drop=("lease",))
+    put, drop = parked(run, _before_deadline(run, due_at))
+    put |= _retrying(run, place, error)
+    event = ("step.retrying", of_place(run, place) | {"error": dict(error), "due_at": due_at})
+    return driven(run, now, put, event, places=(place,), drop=drop)
 
 
-def sleep(run: Document, key: str, due_at: datetime, now: datetime) -> Change:
-    """Return the change that stores a durable timer in the step's memo and parks the run until it is due."""
-    k = run["cursor"]
-    wait = {"kind": "sleep", "key": key, "due_at": due_at}
-    put = {
-        f"steps.{k}.status": "waiting",
-        f"steps.{k}.attempt": run["attempt"],
-        f"steps.{k}.waits": [wait],
-        f"steps.{k}.memo.{key}": {"kind": "sleep", "due_at": due_at},
-        # Waking is not another attempt: the claim will count one.
-        "attempt": run["attempt"] - 1,
-    }
-    put |= _parked(run, due_at) | _begun(run)
-    return driven(run, now, put, ("run.waiting", _of_step(run) | {"due_at": due_at}), drop=("lease",))
-
-
-def settle(run: Document, key: str, entry: Mapping[str, Any], now: datetime, *, weight: int = 0) -> Change:
-    """Return the change that stores the result of a durable call in the step's memo."""
-    put = {f"steps.{run['cursor']}.memo.{key}": {**entry, "size": weight}} | _begun(run)
-    return driven(run, now, put, weight=weight, growth=weight)
-
-
-def save(run: Document, state: Encoded, now: datetime) -> Change:
-    """Return the change that stores the run's state in the middle of a step."""
-    put, growth = _stored_state(run, state)
-    return driven(run, now, put | _begun(run), weight=state.size, growth=growth)
+def record_failure(run: Document, place: Place, error: Mapping[str, Any], due_at: datetime, now: datetime) -> Change:
+    """Return the change that records a failed attempt of a step whose group goes on."""
+    put = _retrying(run, place, error) | {f"{place.at}.due_at": due_at}
+    event = ("step.retrying", of_place(run, place) | {"error": dict(error), "due_at": due_at})
+    return driven(run, now, put, event, places=(place,))
 
 
 def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change:
@@ -109,83 +109,167 @@ def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change
         events = events_after(run["event_seq"], now, (("run.failed", {"error": dict(error)}),))
         put["event_seq"] = events[-1]["seq"]
     guard = {"lease.token": run["lease"]["token"], "rev": run.get("rev")}
-    return Change(guard=guard, put=put, drop=_LET_GO_FOR_EVER, events=events)
+    return Change(guard=guard, put=put, drop=LET_GO, events=events)
 
 
 def release(run: Document, now: datetime) -> Change:
     """Return the change by which a stopping worker hands an unfinished run to whoever comes next, at once."""
-    put = {f"steps.{run['cursor']}.status": "pending", "attempt": run["attempt"] - 1, **_parked(run, now)}
-    return driven(run, now, put, ("run.released", {"worker": run["lease"]["worker"]}), drop=("lease",))
+    put, drop = parked(run, now)
+    if run["status"] != "compensating":
+        put |= {f"steps.{k}.status": "pending" for k in members(run, run["cursor"]) if _is_at_work(run, k)}
+        put["attempt"] = run["attempt"] - 1
+    return driven(run, now, put, ("run.released", {"worker": run["lease"]["worker"]}), drop=drop)
 
 
-_LET_GO_FOR_EVER = ("lease", "due_at", "active_key", "paused")
+def begin(run: Document, k: int, now: datetime) -> tuple[dict[str, Any], tuple[Entry, ...]]:
+    """Return what begins the step `k`, and its group with it: what to put, and the events."""
+    put: dict[str, Any] = {"cursor": k, "attempt": 1}
+    entries: list[Entry] = []
+    for j in members(run, k):
+        put[f"steps.{j}.status"], put[f"steps.{j}.started_at"] = "running", now
+        entries.append(("step.started", {"step": run["steps"][j]["id"], "attempt": 1}))
+    return put, tuple(entries)
+
+
+_WORKINGS = ("error", "memo", "base", "waits", "due_at")
 
 
 def _advance(
-    run: Document, ending: Ending, put: dict[str, Any], drop: tuple[str, ...], event: Entry, output: Encoded
+    run: Document,
+    place: Place,
+    ending: Ending,
+    put: dict[str, Any],
+    drop: tuple[str, ...],
+    event: Entry,
+    output: Encoded,
 ) -> Change:
-    k, weight, growth = run["cursor"], output.size, output.size - _memo_size(run)
+    weight, growth = output.size + ending.weight, output.size - memo_size(run, place) + ending.growth
     if ending.state is not None:
-        stored, more = _stored_state(run, ending.state)
-        put, weight, growth = put | stored, weight + ending.state.size, growth + more
-    if k + 1 == len(run["steps"]):
-        put |= finished(run, "done", ending.now) | {"output": output.value}
-        drop = (*drop, *_LET_GO_FOR_EVER)
-        return driven(
-            run,
-            ending.now,
-            put,
-            event,
-            ("run.done", {}),
-            drop=drop,
-            weight=weight + output.size,
-            growth=growth + output.size,
-        )
-    put["cursor"] = k + 1
-    if run["recovery_count"]:
-        put["recovered_before"] = run["recovery_count"]
-    if not ending.go_on or run.get("paused"):
-        put |= _parked(run, ending.now) | {"attempt": 0}
-        return driven(run, ending.now, put, event, drop=(*drop, "lease"), weight=weight, growth=growth)
-    put["attempt"], put[f"steps.{k + 1}.status"], put[f"steps.{k + 1}.started_at"] = 1, "running", ending.now
-    begun = ("step.started", {"step": run["steps"][k + 1]["id"], "attempt": 1})
-    return driven(run, ending.now, put, event, begun, drop=drop, weight=weight, growth=growth)
+        put |= ending.state
+    if _others_at_work(run, place):
+        return driven(run, ending.now, put, event, places=(place,), drop=drop, weight=weight, growth=growth)
+    if _failed_member(run, place) is not None:
+        return _fail_run(run, place, put, drop, (event,), ending, "run.failed")
+    return _go_on(run, members(run, place.k)[-1] + 1, ending, put, drop, event, output, weight, growth)
 
 
-def _memo_size(run: Document) -> int:
-    """The memo goes with the end of its step."""
-    memo = run["steps"][run["cursor"]].get("memo", {})
-    return sum(entry.get("size", 0) for entry in memo.values())
+def _go_on(
+    run: Document,
+    k: int,
+    ending: Ending,
+    put: dict[str, Any],
+    drop: tuple[str, ...],
+    event: Entry,
+    output: Encoded,
+    weight: int,
+    growth: int,
+) -> Change:
+    """Begin step `k`, or end the run where there is none."""
+    now = ending.now
+    entries: tuple[Entry, ...] = (event,)
+    if k == len(run["steps"]):
+        last = len(run["steps"]) - 1
+        put |= finished(run, "done", now)
+        put["output"] = put.get(f"steps.{last}.output", run["steps"][last].get("output"))
+        drop, entries = (*drop, *let_go(run)), (event, ("run.done", {}))
+        weight, growth = weight + output.size, growth + output.size
+    else:
+        left, closed = answerable(run, without=lambda place, _: place.k < k)
+        put |= left
+        drop = (*drop, *closed)
+        if run["recovery_count"]:
+            put["recovered_before"] = run["recovery_count"]
+        if not ending.go_on or run.get("paused"):
+            held, gone = parked(run, now)
+            put |= held | {"cursor": k, "attempt": 0}
+            drop = (*drop, *gone)
+        else:
+            started, begun_entries = begin(run, k, now)
+            put |= started
+            entries = (event, *begun_entries)
+    return driven(run, now, put, *entries, drop=drop, weight=weight, growth=growth)
+
+
+def _fail_run(
+    run: Document,
+    place: Place,
+    put: dict[str, Any],
+    drop: tuple[str, ...],
+    entries: tuple[Entry, ...],
+    ending: Ending,
+    event: str,
+) -> Change:
+    """Of a group, the first step that failed says why the run did."""
+    error = _failed_member(run, place) or put[f"{place.at}.error"]
+    return _end_badly(run, put, drop, entries, error, ending, event)
+
+
+def _end_badly(
+    run: Document,
+    put: dict[str, Any],
+    drop: tuple[str, ...],
+    entries: tuple[Entry, ...],
+    error: Mapping[str, Any],
+    ending: Ending,
+    event: str,
+) -> Change:
+    """Entering compensation is part of the write that fails the run: no crash can come between."""
+    now, put = ending.now, put | {"error": dict(error)}
+    undoing = compensating.entered(run, put, "failed")
+    if undoing is None:
+        put |= finished(run, "failed", now)
+        return driven(run, now, put, *entries, (event, {"error": dict(error)}), drop=(*drop, *let_go(run)))
+    put |= undoing
+    entered = (*entries, ("run.compensating", {"error": dict(error)}))
+    drop = (*drop, *compensating.closed_waits(run))
+    if ending.go_on and not run.get("paused"):
+        return driven(run, now, put, *entered, drop=drop)
+    held, gone = parked({**run, "status": "compensating"}, now)
+    return driven(run, now, put | held, *entered, drop=(*drop, *gone))
+
+
+def _others_at_work(run: Document, place: Place) -> bool:
+    return any(k != place.k and run["steps"][k]["status"] not in ENDED for k in members(run, place.k))
+
+
+def _failed_member(run: Document, place: Place) -> Mapping[str, Any] | None:
+    for k in members(run, place.k):
+        if k != place.k and run["steps"][k]["status"] == "failed":
+            error: Mapping[str, Any] = run["steps"][k]["error"]
+            return error
+    return None
+
+
+def _is_at_work(run: Document, k: int) -> bool:
+    return run["steps"][k]["status"] not in ENDED
+
+
+def _before_deadline(run: Document, due_at: datetime) -> datetime:
+    deadline = None if run["status"] == "compensating" else run.get("deadline_at")
+    return due_at if deadline is None else min(due_at, deadline)
+
+
+def _retrying(run: Document, place: Place, error: Mapping[str, Any]) -> dict[str, Any]:
+    at = place.at
+    return {
+        f"{at}.status": "pending",
+        f"{at}.error": dict(error),
+        f"{at}.attempt": attempt_of(run, place),
+        f"{at}.failures": place.activity(run).get("failures", 0) + 1,
+    } | begun(run, place)
+
+
+def memo_size(run: Document, place: Place) -> int:
+    """Return the bytes of users' values in a memo, which goes with the end of its step."""
+    return sum(entry.get("size", 0) for entry in place.memo(run).values())
 
 
 def _next_rev(run: Document) -> int:
     return run["rev"] + 1 if isinstance(run.get("rev"), int) else 1
 
 
-def _stored_state(run: Document, state: Encoded) -> tuple[dict[str, Any], int]:
-    """A state takes the place of the one before: the run grows by the difference."""
-    return {"state": state.value, "state_size": state.size}, state.size - run.get("state_size", 0)
-
-
-def _ended(run: Document, status: str, ending: Ending) -> dict[str, Any]:
-    at = f"steps.{run['cursor']}"
-    put = _begun(run)
-    put[f"{at}.status"], put[f"{at}.attempt"], put[f"{at}.ended_at"] = status, run["attempt"], ending.now
+def _ended(run: Document, place: Place, status: str, ending: Ending) -> dict[str, Any]:
+    at = place.at
+    put = begun(run, place)
+    put[f"{at}.status"], put[f"{at}.attempt"], put[f"{at}.ended_at"] = status, attempt_of(run, place), ending.now
     return put
-
-
-def _begun(run: Document) -> dict[str, Any]:
-    """A step that began with a claim has no start on record yet: the lease knows it."""
-    k = run["cursor"]
-    if "news" not in run["lease"] or (run["steps"][k]["status"] == "waiting" and "started_at" in run["steps"][k]):
-        return {}
-    return {f"steps.{k}.started_at": run["lease"]["at"]}
-
-
-def _parked(run: Document, due_at: datetime) -> dict[str, Any]:
-    """A paused run must not come up for claiming: the instant is kept with the pause, and restored by unpause."""
-    return {"status": "waiting", ("paused.due_at" if run.get("paused") else "due_at"): due_at}
-
-
-def _of_step(run: Document) -> dict[str, Any]:
-    return {"step": run["steps"][run["cursor"]]["id"], "attempt": run["attempt"]}

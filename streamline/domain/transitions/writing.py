@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from streamline.domain.change import Change
+from streamline.domain.change import Append, Change
+from streamline.domain.place import Document, Place, attempt_of, open_waits, unfinished
 
-Document = Mapping[str, Any]
 Entry = tuple[str, Mapping[str, Any]]
+
+# What an ended run no longer has.
+LET_GO = ("lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "nudged")
 
 
 def events_after(seq: int, now: datetime, entries: tuple[Entry, ...]) -> tuple[Mapping[str, Any], ...]:
@@ -22,7 +25,10 @@ def driven(
     now: datetime,
     put: Mapping[str, Any],
     *entries: Entry,
+    places: Iterable[Place] = (),
     drop: tuple[str, ...] = (),
+    add: Mapping[str, float] | None = None,
+    append: Mapping[str, Append] | None = None,
     weight: int = 0,
     growth: int = 0,
 ) -> Change:
@@ -33,7 +39,10 @@ def driven(
         now: The present instant.
         put: New values by field path.
         entries: What the run's events tell of it.
+        places: Where handlers are at work, where that is not the step that the run stands at.
         drop: Field paths to remove.
+        add: Numbers to add, by field path.
+        append: Values to add to lists, by field path.
         weight: Bytes of users' values in `put`.
         growth: Bytes by which users' values in the run become more, or fewer.
     """
@@ -46,15 +55,31 @@ def driven(
         "cursor": k,
         f"steps.{k}.id": run["steps"][k]["id"],
     }
+    for place in places:
+        fence[f"steps.{place.k}.id"] = run["steps"][place.k]["id"]
     put = {**put, "size": max(0, run.get("size", 0) + growth)} if growth else put
-    return _change(run, now, fence, put, (*news, *entries), drop, weight)
+    change = _change(run, now, fence, put, (*news, *entries), drop, weight)
+    if add:
+        change.add = add
+    if append:
+        change.append = append
+    return change
 
 
 def operated(
-    run: Document, now: datetime, put: Mapping[str, Any], *entries: Entry, drop: tuple[str, ...] = ()
+    run: Document,
+    now: datetime,
+    put: Mapping[str, Any],
+    *entries: Entry,
+    drop: tuple[str, ...] = (),
+    append: Mapping[str, Append] | None = None,
+    weight: int = 0,
 ) -> Change:
     """Return a change by somebody who does not drive the run: guarded by the revision and status that were read."""
-    return _change(run, now, {"rev": run["rev"], "status": run["status"]}, put, entries, drop, 0)
+    change = _change(run, now, {"rev": run["rev"], "status": run["status"]}, put, entries, drop, weight)
+    if append:
+        change.append = append
+    return change
 
 
 def _change(
@@ -82,18 +107,89 @@ def claim_news(run: Document) -> tuple[Entry, ...]:
     lease = run.get("lease") or {}
     if "news" not in lease:
         return ()
-    step = run["steps"][run["cursor"]]
-    started = "step.resumed" if step["status"] == "waiting" else "step.started"
-    entry = (started, {"at": lease["at"], "step": step["id"], "attempt": run["attempt"]})
+    entries: tuple[Entry, ...] = ()
+    if run["status"] != "compensating":
+        entries = tuple(_claimed_step(run, place, lease["at"]) for place in unfinished(run))
     if lease["news"] != "recovered":
-        return (entry,)
-    return (("run.recovered", {"at": lease["at"], "recovery_count": run["recovery_count"]}), entry)
+        return entries
+    return (("run.recovered", {"at": lease["at"], "recovery_count": run["recovery_count"]}), *entries)
+
+
+def _claimed_step(run: Document, place: Place, at: datetime) -> Entry:
+    step = run["steps"][place.k]
+    started = "step.resumed" if step["status"] == "waiting" else "step.started"
+    return (started, {"at": at, "step": step["id"], "attempt": attempt_of(run, place)})
+
+
+def of_place(run: Document, place: Place) -> dict[str, Any]:
+    """Return the step and attempt that an event tells of."""
+    return {"step": run["steps"][place.k]["id"], "attempt": attempt_of(run, place)}
 
 
 def finished(run: Document, status: str, now: datetime) -> dict[str, Any]:
-    """Return the fields that every end of a run sets, whichever it is."""
+    """Return the fields that every end of a run sets, whichever it is.
+
+    A run that others depend on is kept until they have been told, however short its retention.
+    """
     put: dict[str, Any] = {"status": status, "ended_at": now}
+    if owes(run):
+        return put | {"owes_at": now}
+    return put | expiry(run, status, now)
+
+
+def owes(run: Document) -> bool:
+    """Return whether something is to be done elsewhere once the run has ended: a parent, children, a spilled memo."""
+    return bool((run.get("parent") or {}).get("wait")) or "children" in run or "spilled" in run
+
+
+def expiry(run: Document, status: str, ended_at: datetime) -> dict[str, Any]:
+    """Return the field that lets the database remove an ended run in time."""
     retention = run.get("retention")
-    if isinstance(retention, Mapping) and status in retention:
-        put["expire_at"] = now + timedelta(seconds=retention[status])
-    return put
+    if not isinstance(retention, Mapping) or status not in retention:
+        return {}
+    return {"expire_at": ended_at + timedelta(seconds=retention[status])}
+
+
+def let_go(run: Document) -> tuple[str, ...]:
+    """Return the fields that an ending run still has and must lose."""
+    return tuple(name for name in LET_GO if name in run)
+
+
+def due(run: Document, instant: datetime | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what to put and drop so that a run which nobody drives is looked at from `instant` on; None for never.
+
+    A paused run must not come up for claiming: the instant is kept with the pause, and restored by unpause.
+    """
+    field = "paused.due_at" if run.get("paused") else "due_at"
+    if instant is None:
+        return {}, ((field,) if "due_at" in (run.get("paused") or run) else ())
+    return {field: instant}, ()
+
+
+def parked(run: Document, instant: datetime | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what to put and drop so that nobody drives the run until `instant`, or until it is woken."""
+    put, drop = due(run, instant)
+    status = run["status"] if run["status"] == "compensating" else "waiting"
+    return {"status": status, **put}, ("lease", *drop)
+
+
+def woken(run: Document, now: datetime) -> dict[str, Any]:
+    """Return what to put so that a run is looked at again now, whether or not somebody drives it."""
+    # Whoever drives it looks again before it parks the run.
+    return {"nudged": True} if "lease" in run else due(run, now)[0]
+
+
+def answerable(run: Document, *, without: Callable[[Place, str], bool]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what to put and drop of the fields by which a run is found and answered, once some waits are closed."""
+    if "hooks" not in run and "waiting_since" not in run:
+        return {}, ()
+    left = [entry for place, address, entry in open_waits(run) if not without(place, address)]
+    hashes, since = [entry["hash"] for entry in left if "hash" in entry], [entry["opened_at"] for entry in left]
+    put: dict[str, Any] = {}
+    drop: list[str] = []
+    for name, value in (("hooks", hashes), ("waiting_since", min(since, default=None))):
+        if value and value != run.get(name):
+            put[name] = value
+        elif not value and name in run:
+            drop.append(name)
+    return put, tuple(drop)

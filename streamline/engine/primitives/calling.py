@@ -12,9 +12,9 @@ from typing import Any, Final
 from streamline.domain.annotations import return_codec
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.failures import is_worth_retrying
-from streamline.domain.payloads import ANY
+from streamline.domain.payloads import ANY, codec_of
 from streamline.domain.policies import RetryPolicy
-from streamline.engine.memo import Memo
+from streamline.engine.branches import Branch, current, entered
 from streamline.engine.surroundings import Surroundings
 from streamline.engine.threads import call_guarded
 from streamline.errors import InvalidPolicy, StepTimeout
@@ -23,8 +23,7 @@ MISSING: Final[Any] = object()
 _ONCE = RetryPolicy(max_attempts=1)
 
 
-async def call_durably(
-    memo: Memo,
+async def call(
     attempt: Surroundings,
     key: str,
     fn: Callable[..., Any],
@@ -37,31 +36,63 @@ async def call_durably(
     """Return the stored result of the call, or carry it out, store its result and return that."""
     if not callable(fn):
         raise InvalidPolicy("fn: a function", field="fn")
-    address, entry = memo.find("call", key)
+    branch = current(attempt.root)
+    address, entry = attempt.memo.find(branch, "call", key)
     codec = return_codec(fn, f"call {address}")
     if entry is None:
         seconds = None if timeout is None else parse_duration(timeout, "timeout", positive=True).total_seconds()
         fresh: dict[str, Any] = {"kind": "call"}
         try:
-            encoded = codec.encode(await _carry_out(attempt, fn, args, retry or _ONCE, seconds), f"call {address}")
+            value = await _carry_out(attempt, branch, address, fn, args, retry or _ONCE, seconds)
+            encoded = codec.encode(value, f"call {address}")
         except Exception:
             if default is MISSING:
                 raise
             # What stands in for a result need not be of its type.
             encoded, fresh["default"] = ANY.encode(default, f"default of call {address}"), True
         attempt.check_size(encoded, f"call {address}")
-        entry = fresh | {"output": encoded.value}
-        await memo.settle(address, entry, weight=encoded.size)
+        entry = await attempt.memo.settle(
+            address,
+            fresh | {"output": encoded.value},
+            size=encoded.size,
+            drop=attempt.memo.addresses_within(address),
+        )
     return (ANY if entry.get("default") else codec).decode(entry["output"])
 
 
+async def choose(attempt: Surroundings, key: str, value: Any) -> Any:
+    """Return the value that was given when this was first reached."""
+    address, entry = attempt.memo.find(current(attempt.root), "choose", key)
+    codec = codec_of(value)
+    if entry is None:
+        encoded = codec.encode(value, f"choose {address}")
+        attempt.check_size(encoded, f"choose {address}")
+        entry = await attempt.memo.settle(address, {"kind": "choose", "output": encoded.value}, size=encoded.size)
+    return codec.decode(entry["output"])
+
+
+async def invoke(attempt: Surroundings, branch: Branch, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call a function of the user's in a branch of its own, a plain one in a thread, and return what it returns."""
+    with entered(branch):
+        if inspect.iscoroutinefunction(fn):
+            return await fn(*args)
+        value = await _in_thread(attempt, fn, args)
+        return await value if inspect.isawaitable(value) else value
+
+
 async def _carry_out(
-    attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...], policy: RetryPolicy, timeout: float | None
+    attempt: Surroundings,
+    branch: Branch,
+    address: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    policy: RetryPolicy,
+    timeout: float | None,
 ) -> Any:
     failures = 0
     while True:
         try:
-            return await _once(attempt, fn, args, timeout)
+            return await _once(attempt, branch.child(address), fn, args, timeout)
         except Exception as error:
             failures += 1
             if failures >= policy.max_attempts or not is_worth_retrying(error, policy):
@@ -69,14 +100,13 @@ async def _carry_out(
         await attempt.clock.sleep(policy.pause_after(failures, random.uniform(-1, 1)).total_seconds())
 
 
-async def _once(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> Any:
+async def _once(
+    attempt: Surroundings, branch: Branch, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None
+) -> Any:
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            if inspect.iscoroutinefunction(fn):
-                return await fn(*args)
-            value = await _in_thread(attempt, fn, args)
-            return await value if inspect.isawaitable(value) else value
+            return await invoke(attempt, branch, fn, args)
     except TimeoutError as error:
         if limit.expired():
             raise StepTimeout(f"the call took longer than {timeout:g} s", field="timeout") from error

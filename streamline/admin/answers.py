@@ -1,0 +1,152 @@
+"""Answering runs: payloads, hooks, decisions, events; and who waits for what."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from streamline.admin.opened import Opened
+from streamline.domain.run import Wait, read_waits
+from streamline.errors import NotWaiting
+from streamline.features.decisions import Decision
+from streamline.store import UNTENANTED
+from streamline.workflow import Workflow
+
+OnApproval = Callable[[Wait], Awaitable[bool | Decision] | bool | Decision]
+
+
+class Answers(Opened):
+    """``resume``, ``resume_hook``, ``approve``, ``reject``, ``withdraw``, ``answer``, ``send_event``, ``pending_waits``."""
+
+    async def resume(self, run_id: str, payload: Any = None, *, key: str | None = None, by: str | None = None) -> None:
+        """Answer a ``ctx.wait`` of a run; of several callers exactly one wins.
+
+        Args:
+            run_id: The run.
+            payload: What the handler gets.
+            key: Which wait, where there are several; default the oldest.
+            by: Who answers.
+
+        Raises:
+            NotWaiting: The run waits for nothing of the kind, or somebody else was first.
+            InvalidInput: The payload does not fit the wait's model; the wait goes on.
+            RunNotFound: There is no such run.
+        """
+        await self._open_session.answering.resume(run_id, payload, UNTENANTED, key=key, by=by)
+
+    async def resume_hook(self, token: str, payload: Any = None) -> str:
+        """Call a one-time hook and return the id of its run.
+
+        Raises:
+            HookNotFound: The token opens nothing. Unknown, used, expired and foreign tokens look alike.
+        """
+        return await self._open_session.answering.resume_hook(token, payload, UNTENANTED)
+
+    async def approve(
+        self,
+        token_or_run_id: str,
+        data: Any = None,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Approve what a run asks; by its id, or by a token that it gave away.
+
+        Raises:
+            NotWaiting: The run waits for no decision, or somebody else has decided.
+            InvalidInput: ``by`` is not among the approvers.
+            RunNotFound: There is no such run, and no such token.
+            HookNotFound: The token was used, or has expired.
+        """
+        await self._decide(token_or_run_id, "approved", data, key=key, by=by, reason=reason)
+
+    async def reject(
+        self,
+        token_or_run_id: str,
+        data: Any = None,
+        *,
+        reason: str | None = None,
+        by: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Reject what a run asks; errors as for `approve`."""
+        await self._decide(token_or_run_id, "rejected", data, key=key, by=by, reason=reason)
+
+    async def withdraw(
+        self, token_or_run_id: str, *, reason: str | None = None, by: str | None = None, key: str | None = None
+    ) -> None:
+        """Take back what a run asks, an approval or a question; errors as for `approve`."""
+        await self._decide(token_or_run_id, "withdrawn", None, key=key, by=by, reason=reason)
+
+    async def answer(
+        self, token_or_run_id: str, data: Any = None, *, by: str | None = None, key: str | None = None
+    ) -> None:
+        """Answer a question that a run asks; errors as for `approve`, and `InvalidInput` where it does not fit."""
+        await self._open_session.answering.decide(
+            token_or_run_id, ("question",), "answered", data, UNTENANTED, key=key, by=by
+        )
+
+    async def send_event(self, name: str, payload: Any = None, *, run_id: str) -> int:
+        """Send an event to a run: what waits for it goes on, else it is kept for when something does.
+
+        Returns:
+            How many runs it reached: 0 where the run has ended.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        return await self._open_session.answering.send_event(name, payload, run_id, UNTENANTED)
+
+    async def pending_waits(
+        self,
+        kind: str | None = None,
+        *,
+        workflow: Workflow[Any, Any, Any] | str | None = None,
+        run_id: str | None = None,
+        limit: int = 100,
+    ) -> list[Wait]:
+        """Return who waits for what, the oldest first; no token is in it.
+
+        Args:
+            kind: Only ``"wait"``, ``"event"``, ``"hook"``, ``"approval"`` or ``"question"``.
+            workflow: Only runs of this workflow.
+            run_id: Only this run.
+            limit: 1 to 1,000.
+        """
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        return await self._open_session.answering.pending_waits(
+            UNTENANTED, kind=kind, workflow=name, run_id=run_id, limit=limit
+        )
+
+    async def _decide(
+        self, token_or_run_id: str, outcome: str, data: Any, *, key: str | None, by: str | None, reason: str | None
+    ) -> None:
+        kinds = ("approval",) if outcome == "approved" else ("approval", "question")
+        await self._open_session.answering.decide(
+            token_or_run_id, kinds, outcome, data, UNTENANTED, key=key, by=by, reason=reason
+        )
+
+    async def _decide_approvals(self, run: Mapping[str, Any], decide: OnApproval | None) -> None:
+        """Decide what a run asks that somebody awaits: as they say, and without their saying anything, no."""
+        for wait in read_waits(run):
+            if wait.kind != "approval" or not wait.is_open:
+                continue
+            if decide is None:
+                said: bool | Decision = Decision("rejected", reason="nobody is there to approve")
+            else:
+                found = decide(wait)
+                said = await found if inspect.isawaitable(found) else found
+            decision = said if isinstance(said, Decision) else Decision("approved" if said else "rejected")
+            try:
+                await self._decide(
+                    wait.run_id,
+                    decision.outcome,
+                    decision.data,
+                    key=wait.key,
+                    by=decision.by or (wait.approvers or (None,))[0],
+                    reason=decision.reason,
+                )
+            except NotWaiting:
+                continue  # somebody else was first

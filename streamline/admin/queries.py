@@ -1,0 +1,124 @@
+"""Asking for runs: one, a page, all, their number, their end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Unpack
+
+from streamline.admin.opened import Opened
+from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.run import Event, Progress, Run, read_output
+from streamline.domain.statuses import RunStatus
+from streamline.engine.endings import OnAsking
+from streamline.errors import RunCancelled, RunFailed
+from streamline.paging import Page, RunOptions
+from streamline.store import UNTENANTED, statements
+from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
+from streamline.workflow import Workflow
+
+
+class Queries(Opened):
+    """``get``, ``runs``, ``iter_runs``, ``count_runs``, and what handles ask."""
+
+    async def get(self, run_id: str) -> Run:
+        """Return the run as it is now; raise `RunNotFound`."""
+        return self._run_of(await self._open_session.runtime.read(run_id, UNTENANTED))
+
+    async def runs(
+        self,
+        workflow: Workflow[Any, Any, Any] | str | None = None,
+        *,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        tags: str | Sequence[str] | None = None,
+        match: Mapping[str, Any] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        order: str = "-created_at",
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Page[Run]:
+        """Return a page of runs.
+
+        Args:
+            workflow: Only runs of this workflow, of any version.
+            status: Only runs of this status, or one of these.
+            tags: Only runs that have all of these.
+            match: A Mongo filter over ``input``, ``metadata`` and ``output``; operators that run code are refused.
+            created_after: Only runs created at or after this instant.
+            created_before: Only runs created before this instant.
+            order: ``"-created_at"``, newest first, or ``"created_at"``.
+            limit: 1 to 500.
+            after: ``next`` of the page before.
+
+        Raises:
+            InvalidQuery: An argument is not of the allowed form; names the field.
+        """
+        query = self._query(workflow, status, tags, match, created_after, created_before)
+        sort, size = sort_of(order), checked_limit(limit)
+        if after is not None:
+            query = {"$and": [query, behind(after, order)]}
+        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1), UNTENANTED)
+        following = cursor_of(found[size - 1]) if len(found) > size else None
+        return Page(tuple(self._run_of(document) for document in found[:size]), following)
+
+    async def iter_runs(
+        self, workflow: Workflow[Any, Any, Any] | str | None = None, **options: Unpack[RunOptions]
+    ) -> AsyncIterator[Run]:
+        """Iterate over all runs that `runs` would page through; arguments as there."""
+        while True:
+            page = await self.runs(workflow, **options)
+            for run in page.items:
+                yield run
+            if page.next is None:
+                return
+            options["after"] = page.next
+
+    async def count_runs(
+        self,
+        workflow: Workflow[Any, Any, Any] | str | None = None,
+        *,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        tags: str | Sequence[str] | None = None,
+        match: Mapping[str, Any] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> dict[RunStatus, int]:
+        """Return how many runs there are of each status that occurs; arguments as for `runs`."""
+        query = self._query(workflow, status, tags, match, created_after, created_before)
+        found = await self._open_session.runtime.store.run(statements.count_runs(query), UNTENANTED)
+        return {each["_id"]: each["n"] for each in found}
+
+    async def progress_of(self, run_id: str) -> Progress | None:
+        """Return how far a run's step is that said so last; see `RunHandle.progress`."""
+        said = [step.progress for step in (await self.get(run_id)).steps if step.progress is not None]
+        return max(said, key=lambda progress: progress.at, default=None)
+
+    async def result_of(self, run_id: str, timeout: Duration | None = None, on_asking: OnAsking | None = None) -> Any:
+        """Return the output of a run once it is done; see `RunHandle.result`."""
+        document = await self._ended(run_id, timeout, on_asking)
+        if document["status"] == "done":
+            return read_output(document, self._registry.serving(document["workflow"], document["version"]))
+        error = document.get("error") or {}
+        if "cancel" in document:
+            reason = document["cancel"].get("reason")
+            raise RunCancelled(
+                f"run {run_id} was cancelled" + (f": {reason}" if reason else ""), run_id=run_id, reason=reason
+            )
+        raise RunFailed(f"run {run_id} failed: {error.get('type')}: {error.get('message')}", run_id=run_id, error=error)
+
+    async def wait_for_run(self, run_id: str, timeout: Duration | None = None) -> Run:
+        """Return a run once it has ended; see `RunHandle.wait`."""
+        return self._run_of(await self._ended(run_id, timeout))
+
+    async def _ended(self, run_id: str, timeout: Duration | None, on_asking: OnAsking | None = None) -> dict[str, Any]:
+        seconds = None if timeout is None else parse_duration(timeout, "timeout").total_seconds()
+        return await self._open_session.endings.wait(run_id, UNTENANTED, seconds, on_asking)
+
+    def events_of(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Iterate over the events of a run; see `RunHandle.events`."""
+        return self._open_session.endings.events(run_id, UNTENANTED, after)
+
+    def _query(self, workflow: Workflow[Any, Any, Any] | str | None, *conditions: Any) -> dict[str, Any]:
+        name = workflow.name if isinstance(workflow, Workflow) else workflow
+        return RunQuery(name, *conditions).filter()

@@ -1,0 +1,84 @@
+"""What a workflow's and a step's rules may be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.policies import RetryPolicy, check_attempts
+from streamline.domain.statuses import TERMINAL
+from streamline.errors import DefinitionError, InvalidPolicy
+
+PAYLOAD_MAX = 12 * 1024 * 1024
+
+
+def policy(retry: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy | None:
+    if max_attempts is None:
+        return retry
+    if retry is not None:
+        raise InvalidPolicy("retry, max_attempts: give one of them", field="max_attempts")
+    return RetryPolicy(max_attempts=check_attempts(max_attempts, "max_attempts"))
+
+
+def is_coroutine_function(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def check_handler(fn: Any, arguments: int = 1) -> None:
+    if not callable(fn):
+        raise DefinitionError("handler: a function that takes the context", field="handler")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError("handler: a function, not a generator", field="handler")
+    try:
+        inspect.signature(fn).bind(*(object() for _ in range(arguments)))
+    except (TypeError, ValueError) as error:
+        wanted = "one argument, the context" if arguments == 1 else "the context and the step's output"
+        raise DefinitionError(f"handler: it must take {wanted}: {error}", field="handler") from error
+
+
+def checked_retry(retry: RetryPolicy | None) -> RetryPolicy | None:
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise InvalidPolicy("retry: a RetryPolicy", field="retry")
+    return retry
+
+
+def checked_timeout(timeout: Duration | None, field: str = "timeout") -> timedelta | None:
+    return None if timeout is None else parse_duration(timeout, field, positive=True)
+
+
+def checked_ends(ends: Collection[str]) -> frozenset[str]:
+    if isinstance(ends, str) or not set(ends) <= {"failed", "cancelled"}:
+        raise InvalidPolicy('compensate_on: a set of "failed" and "cancelled"', field="compensate_on")
+    return frozenset(ends)
+
+
+def checked_guards(guards: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
+    if not all(callable(guard) for guard in guards):
+        raise InvalidPolicy("guards: functions of the context and a branch's key", field="guards")
+    return tuple(guards)
+
+
+def checked_history(kept: int) -> int:
+    if isinstance(kept, bool) or not isinstance(kept, int) or not 0 <= kept <= 100:
+        raise InvalidPolicy("output_history: 0 to 100", field="output_history")
+    return kept
+
+
+def checked_payload_limit(limit: int | None) -> int | None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= PAYLOAD_MAX):
+        raise InvalidPolicy(f"max_payload_bytes: 1 to {PAYLOAD_MAX}", field="max_payload_bytes")
+    return limit
+
+
+def checked_retention(retention: Duration | Mapping[str, Duration] | None) -> dict[str, timedelta]:
+    if retention is None:
+        return {}
+    by_status = retention if isinstance(retention, Mapping) else dict.fromkeys(sorted(TERMINAL), retention)
+    if unknown := set(by_status) - TERMINAL:
+        raise InvalidPolicy(
+            f"retention: not a terminal status: {', '.join(sorted(map(str, unknown)))}", field="retention"
+        )
+    return {status: parse_duration(kept, f"retention.{status}") for status, kept in by_status.items()}

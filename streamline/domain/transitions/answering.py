@@ -1,0 +1,132 @@
+"""Answering what a run waits for: exactly one answer, timeout or cancellation of a wait can win.
+
+Whatever is written here is guarded by the revision that was read, and takes the wait's mark of being open away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.change import Append, Change
+from streamline.domain.payloads import NO_VALUE, Encoded
+from streamline.domain.place import Document, Place, open_waits
+from streamline.domain.statuses import TERMINAL
+from streamline.domain.transitions.writing import answerable, operated, woken
+from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting
+
+INBOX_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What somebody answers.
+
+    Args:
+        outcome: ``"answered"``, ``"approved"``, ``"rejected"`` or ``"withdrawn"``.
+        payload: The answer's value.
+        by: Who answers.
+        reason: Why.
+    """
+
+    outcome: str
+    payload: Encoded = field(default_factory=lambda: NO_VALUE)
+    by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which wait is answered: of one of these kinds, under this key or with this hash; the oldest where several are."""
+
+    kinds: Collection[str]
+    key: str | None = None
+    hash: str | None = None
+
+    def find(self, run: Document) -> tuple[Place, str, Mapping[str, Any]] | None:
+        """Return the open wait with its place and address, or None."""
+        undoing = run["status"] == "compensating"
+        found = [
+            (place, address, entry)
+            for place, address, entry in open_waits(run)
+            if place.undo == undoing and self._is_meant(address, entry)
+        ]
+        return min(found, key=lambda each: each[2]["opened_at"], default=None)
+
+    def _is_meant(self, address: str, entry: Mapping[str, Any]) -> bool:
+        if self.hash is not None:
+            return bool(entry.get("hash") == self.hash)
+        return entry["kind"] in self.kinds and self.key in (None, address, entry.get("key"))
+
+
+def answer(run: Document, target: Target, reply: Reply, now: datetime) -> Change:
+    """Return the change that answers a wait and makes the run due.
+
+    Raises:
+        NotWaiting: The run waits for nothing of the kind, or no longer.
+        InvalidInput: Whoever answers is not among those who may.
+    """
+    if run["status"] in TERMINAL:
+        raise NotWaiting(f"the run is {run['status']}: it waits for nothing", field="run_id")
+    found = target.find(run)
+    if found is None:
+        raise NotWaiting("the run waits for nothing of the kind", field="run_id")
+    place, address, entry = found
+    approvers = entry.get("approvers")
+    if approvers and reply.by not in approvers:
+        raise InvalidInput("by: not among those who may answer", field="by")
+    if entry.get("due_at") is not None and entry["due_at"] <= now:
+        raise NotWaiting("the time to answer is over", field="run_id")
+    settled = settled_entry(entry, reply, now)
+    path = f"{place.at}.memo.{address}"
+    put = {path: settled, **woken(run, now)}
+    if reply.payload.size:
+        put["size"] = run.get("size", 0) + reply.payload.size
+    left, drop = answerable(run, without=lambda where, key: (where, key) == (place, address))
+    told = {"step": run["steps"][place.k]["id"], "key": address, "outcome": reply.outcome}
+    told |= {"by": reply.by} if reply.by is not None else {}
+    return operated(run, now, put | left, ("wait.answered", told), drop=drop, weight=reply.payload.size)
+
+
+def settled_entry(entry: Mapping[str, Any], reply: Reply, now: datetime) -> dict[str, Any]:
+    """Return a wait's memo entry once it is answered."""
+    kept = {name: entry[name] for name in ("kind", "name", "key", "generation") if name in entry}
+    settled = {**kept, "outcome": reply.outcome, "output": reply.payload.value, "size": reply.payload.size, "at": now}
+    settled |= {"by": reply.by} if reply.by is not None else {}
+    return settled | ({"reason": reply.reason} if reply.reason is not None else {})
+
+
+def deliver(run: Document, name: str, payload: Encoded, event_id: str, now: datetime) -> Change:
+    """Return the change by which an event reaches a run: the wait for it is answered, or it is kept for a later one.
+
+    Raises:
+        AlreadyFinished: The run has ended.
+    """
+    if run["status"] in TERMINAL:
+        raise AlreadyFinished(f"the run is {run['status']}: no event can reach it", field="run_id")
+    for place, address, entry in sorted(open_waits(run), key=lambda each: each[2]["opened_at"]):
+        if entry["kind"] == "event" and entry["name"] == name and matches(entry.get("match"), payload.value):
+            target = Target(("event",), key=address)
+            if target.find(run) == (place, address, entry) and not _is_over(entry, now):
+                return answer(run, target, Reply("answered", payload), now)
+    kept = {"id": event_id, "name": name, "payload": payload.value, "size": payload.size, "at": now}
+    put = {"size": run.get("size", 0) + payload.size} if payload.size else {}
+    event = ("event.received", {"name": name})
+    return operated(run, now, put, event, append={"inbox": Append((kept,), INBOX_MAX)}, weight=payload.size)
+
+
+def matches(match: Mapping[str, Any] | None, payload: Any) -> bool:
+    """Return whether a payload has all the values that are asked for, by field path."""
+    return all(_at(payload, path) == wanted for path, wanted in (match or {}).items())
+
+
+def _at(payload: Any, path: str) -> Any:
+    for part in path.split("."):
+        payload = payload.get(part) if isinstance(payload, Mapping) else None
+    return payload
+
+
+def _is_over(entry: Mapping[str, Any], now: datetime) -> bool:
+    return entry.get("due_at") is not None and bool(entry["due_at"] <= now)

@@ -1,0 +1,115 @@
+"""What a handler has stored while it is at work: results of durable calls, state, progress; many in one write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.change import Append, Change
+from streamline.domain.place import Document, Place
+from streamline.domain.transitions.writing import Entry, driven
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Part of a write by the worker that drives a run.
+
+    Args:
+        place: Where the handler is at work.
+        put: New values by field path.
+        drop: Field paths to remove.
+        add: Numbers to add, by field path.
+        append: Values to add to lists, by field path.
+        entries: What the run's events tell of it.
+        weight: Bytes of users' values in it.
+        growth: Bytes by which the run grows.
+        spill: A document for the collection of memos, to be stored first.
+        wanted: Asked of the run as it is when the patch is about to be written; the patch is left out where it says no.
+        derive: Told the run as it is then; returns what else to put and drop.
+    """
+
+    place: Place
+    put: Mapping[str, Any] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    add: Mapping[str, float] = field(default_factory=dict)
+    append: Mapping[str, Append] = field(default_factory=dict)
+    entries: tuple[Entry, ...] = ()
+    weight: int = 0
+    growth: int = 0
+    spill: dict[str, Any] | None = None
+    wanted: Callable[[Document], bool] | None = None
+    derive: Callable[[Document], tuple[Mapping[str, Any], tuple[str, ...]]] | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The field paths it writes."""
+        return (*self.put, *self.drop, *self.add, *self.append)
+
+
+def fitting(patches: Sequence[Patch]) -> int:
+    """Return how many of the patches, from the first on, can share a write: no path may lie within another's."""
+    taken: set[str] = set()
+    around: set[str] = set()
+    for count, patch in enumerate(patches):
+        mine = {path: _around(path) for path in patch.paths}
+        if any(path in taken or path in around or above & taken for path, above in mine.items()):
+            return count
+        if count and patch.derive is not None:
+            return count  # what it adds depends on what those before it do
+        taken |= mine.keys()
+        around = around.union(*mine.values())
+    return len(patches)
+
+
+def _around(path: str) -> set[str]:
+    parts = path.split(".")
+    return {".".join(parts[:i]) for i in range(1, len(parts))}
+
+
+def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
+    """Return the one change that writes all the patches, each of which fits with the others."""
+    put: dict[str, Any] = {}
+    add: dict[str, float] = {}
+    append: dict[str, Append] = {}
+    drop: list[str] = []
+    entries: list[Entry] = []
+    weight = growth = 0
+    for patch in patches:
+        put |= patch.put
+        add |= patch.add
+        append |= patch.append
+        drop += patch.drop
+        entries += patch.entries
+        weight, growth = weight + patch.weight, growth + patch.growth
+        if patch.derive is not None:
+            derived, gone = patch.derive(run)
+            put |= derived
+            drop += gone
+        put |= begun(run, patch.place)
+        if patch.spill is not None:
+            put["spilled"] = True
+            path = f"{patch.place.at}.spilled"
+            add[path] = add.get(path, 0) + 1
+    places = tuple(patch.place for patch in patches)
+    return driven(
+        run, now, put, *entries, places=places, drop=tuple(drop), add=add, append=append, weight=weight, growth=growth
+    )
+
+
+def carrying(change: Change, riders: Sequence[Patch]) -> Change:
+    """Return a change that also writes what could wait for the next write: logs, progress, metrics."""
+    for rider in riders:
+        change.put = {**change.put, **rider.put}
+        change.add = {**change.add, **rider.add}
+        change.append = {**change.append, **rider.append}
+    return change
+
+
+def begun(run: Document, place: Place) -> dict[str, Any]:
+    """A step that began with a claim has no start on record yet: the lease knows it."""
+    activity = place.activity(run)
+    if "news" not in run["lease"] or (activity.get("status") == "waiting" and "started_at" in activity):
+        return {}
+    return {f"{place.at}.started_at": run["lease"]["at"]}

@@ -1,0 +1,147 @@
+"""Answers from outside: to waits, hooks, approvals and questions; who waits for what; events for runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from streamline.domain.names import check_key, check_note
+from streamline.domain.payloads import NO_VALUE, Codec, Encoded, codec_of
+from streamline.domain.run import Wait, read_waits
+from streamline.domain.statuses import TERMINAL
+from streamline.domain.transitions.answering import Reply, Target
+from streamline.engine.control import Control
+from streamline.engine.limits import check_payload
+from streamline.engine.runtime import Runtime
+from streamline.errors import AlreadyFinished, HookNotFound, InvalidInput, InvalidQuery, NotWaiting
+from streamline.features.tokens import hash_of
+from streamline.store import Scope, statements
+
+KINDS = ("approval", "event", "hook", "question", "wait")
+_TOKEN_LENGTH = 43
+_PLAIN_MODELS = (bool, int, float, str, dict, list)
+
+
+class Answering:
+    """Brings answers to runs; of several for one wait, exactly one wins."""
+
+    def __init__(self, runtime: Runtime, control: Control) -> None:
+        self._runtime = runtime
+        self._control = control
+
+    async def resume(self, run_id: str, payload: Any, scope: Scope, *, key: str | None, by: str | None) -> None:
+        """Answer a wait of a run."""
+        await self._answer(run_id, Target(("wait", "hook"), key), "answered", payload, scope, by=by)
+
+    async def resume_hook(self, token: str, payload: Any, scope: Scope) -> str:
+        """Answer a hook by its token and return the run's id.
+
+        Raises:
+            HookNotFound: The token opens nothing: unknown, used, expired or another tenant's, which look alike.
+        """
+        run = await self._by_token(token, scope)
+        try:
+            await self._answer(run["_id"], Target((), hash=hash_of(token)), "answered", payload, scope, by=None)
+        except NotWaiting as error:
+            raise HookNotFound("the token opens nothing", field="token") from error
+        return str(run["_id"])
+
+    async def decide(
+        self,
+        token_or_run_id: str,
+        kinds: Collection[str],
+        outcome: str,
+        payload: Any,
+        scope: Scope,
+        *,
+        key: str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Answer an approval or question, by its token or by the run that asks."""
+        run = await self._of_token(token_or_run_id, scope)
+        if run is None:
+            target = Target(kinds, key)
+            await self._answer(token_or_run_id, target, outcome, payload, scope, by=by, reason=reason)
+            return
+        try:
+            target = Target((), hash=hash_of(token_or_run_id))
+            await self._answer(run["_id"], target, outcome, payload, scope, by=by, reason=reason)
+        except NotWaiting as error:
+            raise HookNotFound("the token opens nothing", field="token") from error
+
+    async def send_event(self, name: str, payload: Any, run_id: str, scope: Scope) -> int:
+        """Let an event reach a run; return how many it reached."""
+        check_key(name, "name")
+        encoded = self._encoded(payload, None)
+        try:
+            await self._control.deliver(run_id, name, encoded, scope)
+        except AlreadyFinished:
+            return 0
+        return 1
+
+    async def pending_waits(
+        self, scope: Scope, *, kind: str | None, workflow: str | None, run_id: str | None, limit: int
+    ) -> list[Wait]:
+        """Return who waits for what, the oldest first; no token is in it."""
+        if kind is not None and kind not in KINDS:
+            raise InvalidQuery(f"kind: one of {', '.join(KINDS)}", field="kind")
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
+            raise InvalidQuery("limit: 1 to 1000", field="limit")
+        asked = {"workflow": workflow, "_id": run_id}
+        query = {name: value for name, value in asked.items() if value is not None}
+        found = await self._runtime.store.run(statements.find_waiting(query, limit), scope)
+        waits = [wait for run in found for wait in read_waits(run) if wait.is_open and kind in (None, wait.kind)]
+        return sorted(waits, key=lambda wait: (wait.opened_at, wait.run_id, wait.key))[:limit]
+
+    async def _answer(
+        self,
+        run_id: str,
+        target: Target,
+        outcome: str,
+        payload: Any,
+        scope: Scope,
+        *,
+        by: str | None,
+        reason: str | None = None,
+    ) -> None:
+        by, reason = check_note(by, "by"), check_note(reason, "reason")
+        run = await self._runtime.read(run_id, scope)
+        found = None if run["status"] in TERMINAL else target.find(run)
+        encoded = self._encoded(payload, found[2] if found is not None and outcome == "answered" else None)
+        await self._control.answer(run_id, target, Reply(outcome, encoded, by, reason), scope)
+
+    def _encoded(self, payload: Any, entry: Mapping[str, Any] | None) -> Encoded:
+        """Return an answer as it is stored, checked against what was asked for where that is known here."""
+        if payload is None and entry is None:
+            return NO_VALUE
+        model = None if entry is None else _known_model(entry.get("model"))
+        if model is None:
+            encoded = codec_of(payload).encode(payload, "payload")
+        else:
+            encoded = Codec(model, "payload").encode(payload, "payload", refuse=InvalidInput)
+        check_payload(self._runtime, None, encoded, "payload")
+        return encoded
+
+    async def _by_token(self, token: str, scope: Scope) -> dict[str, Any]:
+        run = await self._of_token(token, scope)
+        if run is None:
+            raise HookNotFound("the token opens nothing", field="token")
+        return run
+
+    async def _of_token(self, token: str, scope: Scope) -> dict[str, Any] | None:
+        if not isinstance(token, str) or len(token) != _TOKEN_LENGTH:
+            return None
+        found = await self._runtime.store.run(statements.find_hook(hash_of(token)), scope)
+        return found[0] if found else None
+
+
+def _known_model(name: str | None) -> Any:
+    """Return the model of this name where its module is loaded: nothing is imported because a document says so."""
+    module, _, path = (name or "").partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    is_model = hasattr(found, "model_dump") or hasattr(found, "__dataclass_fields__") or found in _PLAIN_MODELS
+    return found if isinstance(found, type) and is_model else None

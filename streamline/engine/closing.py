@@ -1,0 +1,89 @@
+"""What follows from the end of a run, in order and at least once: its parent, its children, its spilled memo.
+
+That something is owed is part of the write that ends the run. Whoever wrote it sees to it at once; where that process
+dies, the sweep of any other does.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from streamline.domain.statuses import TERMINAL
+from streamline.domain.transitions import closing
+from streamline.engine.control import Control
+from streamline.engine.runtime import Runtime
+from streamline.errors import RunNotFound, StreamlineError
+from streamline.features.joining import is_news
+from streamline.store import EVERYTHING, statements
+
+logger = logging.getLogger("streamline.engine")
+
+_GRACE = timedelta(seconds=2)
+_SWEPT = 100
+
+
+class Closer:
+    """Does what ended runs owe."""
+
+    def __init__(self, runtime: Runtime, period: float) -> None:
+        self._runtime = runtime
+        self._control = Control(runtime)
+        self._period = period
+
+    async def run_once(self) -> float:
+        """Do what others have left undone; return the pause until the next look."""
+        before = self._runtime.clock.now() - _GRACE
+        owing = await self._runtime.store.run(statements.find_owing(before, _SWEPT))
+        for run in owing:
+            await self.close(run)
+        return 0.0 if len(owing) == _SWEPT else self._period * random.uniform(0.8, 1.2)
+
+    async def close(self, run: dict[str, Any]) -> None:
+        """Do what one ended run owes, and note that it is done; what fails is left to the next sweep."""
+        if "owes_at" not in run:
+            return
+        try:
+            await self._tell_parent(run)
+            if "children" in run and run["status"] != "done":
+                await self._close_children(run)
+            if "spilled" in run:
+                await self._runtime.store.run(statements.remove_memo(run["_id"]))
+            change = closing.closed(run, self._runtime.clock.now())
+            if change is not None:
+                # Where somebody has changed it meanwhile, the run has begun again, or another process was first.
+                await self._runtime.commit(run, change)
+        except StreamlineError:
+            logger.warning("run %s: what follows from its end is left for later", run["_id"], exc_info=True)
+
+    async def _tell_parent(self, run: Mapping[str, Any]) -> None:
+        parent = run.get("parent") or {}
+        if not parent.get("wait") or not await self._is_news(run, parent):
+            return
+        try:
+            await self._control.nudge(parent["run_id"], EVERYTHING, {"child": run["_id"]})
+        except RunNotFound:
+            logger.info("run %s: its parent is gone", run["_id"])
+
+    async def _is_news(self, run: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+        """Return whether the parent may go on now: of many children, only few ends matter to it."""
+        policy, done = parent["policy"], bool(run["status"] == "done")
+        if is_news(policy, done=done):
+            return True
+        active = await self._runtime.store.run(statements.find_active_child(parent["run_id"], parent["fan"]))
+        if not active:
+            return True
+        if not isinstance(policy, int):
+            return False
+        found = await self._runtime.store.run(statements.find_children(parent["run_id"], parent["fan"]))
+        return bool(sum(child["status"] == "done" for child in found) >= policy)
+
+    async def _close_children(self, run: Mapping[str, Any]) -> None:
+        found = await self._runtime.store.run(statements.find_children(run["_id"], active=True))
+        for child in found:
+            if child["parent"]["on_close"] == "cancel" and child["status"] not in TERMINAL:
+                reason = f"its parent is {run['status']}"
+                await self._control.cancel(child["_id"], EVERYTHING, reason=reason, by=None)

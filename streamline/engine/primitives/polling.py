@@ -1,0 +1,69 @@
+"""Durable polling of a job elsewhere: the run is parked between two looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from streamline.domain.annotations import return_codec
+from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.payloads import Codec
+from streamline.engine.branches import Branch, current
+from streamline.engine.primitives.calling import invoke
+from streamline.engine.primitives.holding_on import Entry, park_on
+from streamline.engine.surroundings import Surroundings
+from streamline.errors import WaitTimeout
+
+
+async def poll(
+    attempt: Surroundings, key: str, check: Callable[[], Any], *, every: Duration, max_wait: Duration | None
+) -> Any:
+    """Ask `check` again and again until it returns something other than None; that is stored.
+
+    Raises:
+        WaitTimeout: It had not done so within `max_wait` of the first time.
+    """
+    branch = current(attempt.root)
+    pause = parse_duration(every, "every", positive=True)
+    longest = None if max_wait is None else parse_duration(max_wait, "max_wait")
+    address, entry = attempt.memo.find(branch, "poll", key)
+    codec, turn = return_codec(check, f"poll {address}"), 0
+    while entry is None or "due_at" in entry:
+        if entry is not None and entry["due_at"] > attempt.clock.now():
+            await _park(attempt, branch, address, entry)
+            continue
+        value = await invoke(attempt, branch.child(f"{address}[{turn}]"), check, ())
+        began = attempt.clock.now() if entry is None else entry["began_at"]
+        entry, turn = await _looked(attempt, address, codec, value, began, pause, longest), turn + 1
+    if entry.get("timed_out"):
+        raise WaitTimeout(f"poll {key!r}: nothing came in the time allowed", field=key)
+    return codec.decode(entry["output"])
+
+
+async def _looked(
+    attempt: Surroundings,
+    address: str,
+    codec: Codec,
+    value: Any,
+    began: datetime,
+    pause: timedelta,
+    longest: timedelta | None,
+) -> Entry:
+    """Return the memo entry that follows from a look; the result, or its absence, is stored."""
+    now = attempt.clock.now()
+    if value is not None:
+        encoded = codec.encode(value, f"poll {address}")
+        attempt.check_size(encoded, f"poll {address}")
+        return await attempt.memo.settle(address, {"kind": "poll", "output": encoded.value}, size=encoded.size)
+    if longest is not None and now >= began + longest:
+        return await attempt.memo.settle(address, {"kind": "poll", "output": None, "timed_out": True})
+    # The wait ends with a look.
+    due_at = now + pause if longest is None else min(now + pause, began + longest)
+    return {"kind": "poll", "began_at": began, "due_at": due_at}
+
+
+async def _park(attempt: Surroundings, branch: Branch, address: str, entry: Entry) -> None:
+    if branch.quorum.is_crowded and attempt.memo.entry(address) != entry:
+        await attempt.memo.settle(address, entry, spills=False)
+    await park_on(attempt, branch, address, entry, entry["due_at"])

@@ -1,0 +1,17 @@
+"""Durable timers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from streamline.engine.branches import current
+from streamline.engine.primitives.holding_on import hold_on
+from streamline.engine.surroundings import Surroundings
+
+
+async def sleep(attempt: Surroundings, due: Callable[[], datetime], key: str | None) -> None:
+    """Return once the instant has come that `due` named when this was first reached."""
+    branch = current(attempt.root)
+    address, entry = attempt.memo.find(branch, "sleep", key)
+    await hold_on(attempt, branch, address, entry or {"kind": "sleep", "due_at": due()})

@@ -1,0 +1,167 @@
+"""The run's state in a handler's hands: its own copy, and operations that are carried out on what is stored.
+
+A re-entered handler begins with the state as it was when the step began, and does again to it what it did before; what
+is stored already is not stored again. So the copy and the stored state agree wherever the handler stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from copy import deepcopy
+from typing import Any
+
+from streamline.domain.change import Append, read
+from streamline.domain.names import check_path_key
+from streamline.domain.transitions.patching import Patch
+from streamline.engine.branches import current
+from streamline.engine.surroundings import Surroundings
+from streamline.errors import InvalidKey
+
+_ADDRESS = "state-operations"
+
+
+async def save(attempt: Surroundings) -> None:
+    """Store the state as the handler has it now."""
+    if _is_settled(attempt):
+        return
+    encoded = attempt.encoded_state()
+    stored = attempt.holding.run.get("state")
+    put = {} if encoded.value == stored else {"state": encoded.value, "state_size": encoded.size}
+    growth = encoded.size - attempt.holding.run.get("state_size", 0) if put else 0
+    await _settle(attempt, put=put, weight=encoded.size, growth=growth)
+
+
+async def inc(attempt: Surroundings, path: str, amount: float) -> None:
+    """Add to a number of the state."""
+    if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+        raise InvalidKey("n: a number", field="n")
+
+    def operate(state: Any) -> None:
+        holder, name = _holder(state, path)
+        _set(holder, name, _get(holder, name, 0) + amount)
+
+    await _operate(attempt, path, operate, lambda _: {"add": {f"state.{path}": amount}})
+
+
+async def push(attempt: Surroundings, path: str, value: Any) -> None:
+    """Add a value at the end of a list of the state."""
+
+    def operate(state: Any) -> None:
+        holder, name = _holder(state, path)
+        _set(holder, name, [*(_get(holder, name, None) or ()), value])
+
+    def patch(encoded: Any) -> dict[str, Any]:
+        return {"append": {f"state.{path}": Append((read(encoded, path)[-1],))}}
+
+    await _operate(attempt, path, operate, patch)
+
+
+async def put(attempt: Surroundings, path: str, key: str, value: Any) -> None:
+    """Set a key of a mapping of the state."""
+    full = f"{path}.{check_path_key(key, 'key')}" if path else check_path_key(key, "key")
+
+    def operate(state: Any) -> None:
+        holder, name = _holder(state, full)
+        _set(holder, name, value)
+
+    await _operate(attempt, full, operate, lambda encoded: {"put": {f"state.{full}": read(encoded, full)}}, makes=True)
+
+
+async def drop(attempt: Surroundings, path: str, key: str) -> None:
+    """Remove a key of a mapping of the state."""
+    full = f"{path}.{check_path_key(key, 'key')}" if path else check_path_key(key, "key")
+
+    def operate(state: Any) -> None:
+        holder, name = _holder(state, full)
+        if isinstance(holder, MutableMapping):
+            holder.pop(name, None)
+        else:
+            raise InvalidKey(f"{full}: not a key of a mapping", field="key")
+
+    await _operate(attempt, full, operate, lambda _: {"drop": (f"state.{full}",)}, makes=True)
+
+
+async def _operate(
+    attempt: Surroundings,
+    path: str,
+    operate: Callable[[Any], None],
+    patch: Callable[[Any], dict[str, Any]],
+    *,
+    makes: bool = False,
+) -> None:
+    """Do to the handler's copy what is done to the stored state, once that is known to be sound."""
+    for part in path.split("."):
+        check_path_key(part, "path")
+    settled = _is_settled(attempt)
+    trial = deepcopy(attempt.state)
+    operate(trial)
+    encoded = attempt.encode_state(trial)
+    if not settled:
+        attempt.check_size(encoded, "state")
+        # Where the stored state does not hold what is operated on, defaults of its type do: store it as a whole.
+        is_stored = _is_reachable(attempt.holding.run.get("state"), path, makes)
+        parts = patch(encoded.value) if is_stored else {"put": {"state": encoded.value}}
+        parts["put"] = {**parts.get("put", {}), "state_size": encoded.size}
+        grown = encoded.size - attempt.holding.run.get("state_size", 0)
+        await _settle(attempt, weight=encoded.size, growth=grown, **parts)
+    operate(attempt.state)
+
+
+def _is_settled(attempt: Surroundings) -> bool:
+    """Count one operation of the branch; return whether it was carried out before."""
+    branch = current(attempt.root)
+    address = branch.within(_ADDRESS)
+    count = attempt.flags.operations.get(address, 0) + 1
+    attempt.flags.operations[address] = count
+    return bool(count <= (attempt.memo.entry(address) or {}).get("n", 0))
+
+
+async def _settle(attempt: Surroundings, **parts: Any) -> None:
+    branch, memo = current(attempt.root), attempt.memo
+    address = branch.within(_ADDRESS)
+    path, n = f"{memo.place.at}.memo.{address}", attempt.flags.operations[address]
+    extra = dict(parts.pop("put", {}))
+    base = f"{memo.place.at}.base"
+    if "base" not in memo.place.activity(attempt.holding.run):
+        extra[base] = {"state": attempt.holding.run.get("state")}
+    await attempt.holding.settle(
+        Patch(
+            memo.place,
+            {**extra, path: {"kind": "state", "n": n}},
+            wanted=lambda run: (read(run, path) or {}).get("n", 0) < n,
+            **parts,
+        )
+    )
+
+
+def _is_reachable(stored: Any, path: str, makes: bool) -> bool:
+    """Return whether the stored state has what holds the value at `path`, and the value unless that is to be made."""
+    parents, _, name = path.rpartition(".")
+    parent = read(stored, parents) if parents and isinstance(stored, Mapping) else stored
+    return isinstance(parent, Mapping) and (makes or name in parent)
+
+
+def _holder(state: Any, path: str) -> tuple[Any, str]:
+    *parents, name = path.split(".")
+    for part in parents:
+        state = _get(state, part, None)
+        if state is None:
+            raise InvalidKey(f"{path}: the state has nothing there", field="path")
+    return state, name
+
+
+def _get(holder: Any, name: str, default: Any) -> Any:
+    if isinstance(holder, Mapping):
+        return holder.get(name, default)
+    if isinstance(holder, list):
+        return holder[int(name)]
+    return getattr(holder, name, default)
+
+
+def _set(holder: Any, name: str, value: Any) -> None:
+    if isinstance(holder, MutableMapping):
+        holder[name] = value
+    elif isinstance(holder, list):
+        holder[int(name)] = value
+    else:
+        setattr(holder, name, value)

@@ -1,0 +1,150 @@
+"""What a handler tells while it is at work: progress, frames, log lines, events, numbers, a beat."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from streamline.domain.change import Append
+from streamline.domain.failures import MESSAGE_MAX
+from streamline.domain.names import check_key, check_note, check_path_key
+from streamline.domain.payloads import ANY
+from streamline.domain.run import Event
+from streamline.domain.transitions.patching import Patch
+from streamline.engine.branches import current
+from streamline.engine.surroundings import Surroundings
+from streamline.errors import HeartbeatLost, InvalidInput
+
+LOGS_KEPT = 200
+PROGRESS_SECONDS = 0.5
+_BEAT_SECONDS = 1.0
+
+
+async def progress(attempt: Surroundings, fraction: float, message: str | None, details: Mapping[str, Any]) -> None:
+    """Store how far the step is: at most every half second, the last value in any case."""
+    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool) and math.isfinite(fraction)
+    if not is_number or not 0 <= fraction <= 1:
+        raise InvalidInput("fraction: a number from 0 to 1", field="fraction")
+    now, place = attempt.clock.now(), attempt.memo.place
+    stored: dict[str, Any] = {"fraction": float(fraction), "at": now}
+    if message is not None:
+        stored["message"] = check_note(message, "message")
+    if details:
+        checked = {check_path_key(name, "details"): value for name, value in details.items()}
+        stored["details"] = ANY.encode(checked, "details").value
+    name = f"{place.at}.progress"
+    attempt.holding.riders[name] = Patch(place, {name: stored})
+    said = attempt.flags.progress_said
+    if said is None or attempt.clock.monotonic() - said >= PROGRESS_SECONDS:
+        attempt.flags.progress_said = attempt.clock.monotonic()
+        await attempt.holding.ride()
+    elif attempt.flags.progress_timer is None:
+        loop = asyncio.get_running_loop()
+        attempt.flags.progress_timer = loop.call_later(PROGRESS_SECONDS, _say_later, attempt)
+
+
+def _say_later(attempt: Surroundings) -> None:
+    attempt.flags.progress_timer, attempt.flags.progress_said = None, attempt.clock.monotonic()
+    if not attempt.flags.closed:
+        attempt.flags.background.add(task := asyncio.ensure_future(_ride(attempt)))
+        task.add_done_callback(attempt.flags.background.discard)
+
+
+async def _ride(attempt: Surroundings) -> None:
+    try:
+        await attempt.holding.ride()
+    except HeartbeatLost:
+        pass  # the handler hears of it at its next call
+
+
+def stream(attempt: Surroundings, frame: Any) -> None:
+    """Tell listeners of this process of a frame that is not stored; none after the handler was told to end."""
+    if attempt.flags.cancelled:
+        return
+    attempt.flags.frames += 1
+    run = attempt.holding.run
+    data = {"frame": frame, "n": attempt.flags.frames}
+    event = Event(
+        run["_id"], run["event_seq"], "step.stream", attempt.clock.now(), attempt.step.id, attempt.number, data
+    )
+    attempt.bus.say(event)
+
+
+async def emit(attempt: Surroundings, event: str, payload: Any) -> None:
+    """Add an event of the user's to the run's, once."""
+    name = check_key(event, "event")
+    address, entry = attempt.memo.find(current(attempt.root), "emit", None, name=name)
+    if entry is None:
+        encoded = ANY.encode(payload, "payload")
+        attempt.check_size(encoded, "payload")
+        told = {"step": attempt.step.id, "attempt": attempt.number, "payload": encoded.value}
+        await attempt.memo.settle(address, {"kind": "emit", "name": name}, events=((name, told),), spills=False)
+
+
+def metric(attempt: Surroundings, name: str, value: float) -> None:
+    """Add to a number of the run's; it is stored with the next write."""
+    check_path_key(name, "name")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidInput("value: a number", field="value")
+    place, path = attempt.memo.place, f"metrics.{name}"
+    before = attempt.holding.riders.get(path)
+    total = value + (before.add[path] if before is not None else 0)
+    attempt.holding.riders[path] = Patch(place, add={path: total})
+
+
+async def heartbeat(attempt: Surroundings) -> None:
+    """Extend the lease now, at most once a second; raise `HeartbeatLost` where it is gone."""
+    now = attempt.clock.monotonic()
+    if attempt.holding.lost:
+        raise HeartbeatLost(f"run {attempt.holding.run['_id']}: the lease was lost")
+    if attempt.flags.beat_at is None or now - attempt.flags.beat_at >= _BEAT_SECONDS:
+        attempt.flags.beat_at = now
+        await attempt.beat()
+
+
+class RunLog(logging.LoggerAdapter[logging.Logger]):
+    """A standard logger that adds the run, the step and the attempt to its records, and keeps them in the run.
+
+    Lines of level INFO and above are kept, whatever the logger's own level, and stored with the run's next write.
+    """
+
+    def __init__(self, attempt: Surroundings) -> None:
+        run = attempt.holding.run
+        self._attempt = attempt
+        extra = {
+            "run_id": run["_id"],
+            "workflow": run["workflow"],
+            "step_id": attempt.step.id,
+            "attempt": attempt.number,
+        }
+        super().__init__(logging.getLogger(f"streamline.workflow.{run['workflow']}"), extra)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a line, and keep it."""
+        if level >= logging.INFO and not self._attempt.flags.closed:
+            self._keep(level, str(msg), args)
+        super().log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add who and where to what the caller adds."""
+        return msg, {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
+
+    def _keep(self, level: int, msg: str, args: tuple[object, ...]) -> None:
+        try:
+            text = msg % args if args else msg
+        except (TypeError, ValueError):
+            text = msg
+        attempt = self._attempt
+        line = {
+            "at": attempt.clock.now(),
+            "level": logging.getLevelName(level),
+            "message": text[:MESSAGE_MAX].encode("utf-8", "replace").decode(),
+            "step": attempt.step.id,
+            "attempt": attempt.number,
+        }
+        before = attempt.holding.riders.get("logs")
+        lines = (*(before.append["logs"].values if before is not None else ()), line)[-LOGS_KEPT:]
+        attempt.holding.riders["logs"] = Patch(attempt.memo.place, append={"logs": Append(lines, LOGS_KEPT)})

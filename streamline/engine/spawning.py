@@ -1,0 +1,77 @@
+"""Starting the children of a run, each once, and ending those that are no longer wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streamline.domain.payloads import check_input
+from streamline.domain.transitions.birth import Order, queued
+from streamline.engine.control import Control
+from streamline.engine.limits import check_payload
+from streamline.engine.primitives.families import Wanted
+from streamline.engine.runtime import Runtime
+from streamline.features.joining import child_id
+from streamline.store import EVERYTHING, statements
+
+
+async def spawn(
+    runtime: Runtime,
+    parent: Mapping[str, Any],
+    wanted: Sequence[Wanted],
+    *,
+    fan: str,
+    policy: Any,
+    on_parent_close: str,
+) -> list[str]:
+    """Insert children under ids that follow from their place: one that is there already is the same child.
+
+    Raises:
+        InvalidInput, SerializationError, PayloadTooLarge: An input is not of the allowed form; nothing is stored.
+    """
+    orders = [_order(runtime, parent, each, fan, policy, on_parent_close) for each in wanted]
+    now = runtime.clock.now()
+    inserts = [statements.insert_run(queued(o, now, now), runtime.store.new_mark(), o.weight) for o in orders]
+    outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))
+    for insert, outcome in zip(inserts, outcomes, strict=True):
+        if outcome == "inserted":
+            runtime.bus.publish(insert.run_id, tuple(insert.document["events"]))
+    for route in {order.definition.route for order in orders}:
+        runtime.announce(route, now)
+    return [order.run_id for order in orders]
+
+
+async def close(runtime: Runtime, children: Sequence[Mapping[str, Any]], reason: str) -> None:
+    """Cancel children."""
+    control = Control(runtime)
+    for child in children:
+        if child["status"] != "missing":
+            await control.cancel(child["_id"], EVERYTHING, reason=reason, by=None)
+
+
+def _order(
+    runtime: Runtime, parent: Mapping[str, Any], wanted: Wanted, fan: str, policy: Any, on_parent_close: str
+) -> Order:
+    definition, now = wanted.definition, runtime.clock.now()
+    encoded = check_input(definition.input, wanted.input)
+    check_payload(runtime, definition.max_payload_bytes, encoded, "input")
+    return Order(
+        run_id=child_id(parent["_id"], fan, wanted.name),
+        definition=definition,
+        input=encoded.value,
+        weight=encoded.size,
+        priority=parent["priority"],
+        tenant_id=parent.get("tenant_id"),
+        parent={
+            "run_id": parent["_id"],
+            "step": parent["steps"][parent["cursor"]]["id"],
+            "fan": fan,
+            "name": wanted.name,
+            "policy": policy,
+            "wait": policy is not None,
+            "on_close": on_parent_close,
+        },
+        root_run_id=parent.get("root_run_id", parent["_id"]),
+        deadline_at=None if definition.run_timeout is None else now + definition.run_timeout,
+        start_by=None if definition.start_by is None else now + definition.start_by,
+    )
