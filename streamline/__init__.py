@@ -10,7 +10,7 @@ from streamline.engine.primitives.looping import Continue, Done
 from streamline.engine.primitives.webhooks import Hook
 from streamline.engine.watching import Hooks
 from streamline.errors import NonRetriableError, RetryAfter, StreamlineError
-from streamline.features.decisions import Answer, Decision
+from streamline.features.replies import Answer, Decision
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker

@@ -21,7 +21,7 @@ from streamline.domain.run import Event
 from streamline.embedded import EmbeddedServer
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
-from streamline.engine.starter import Started, StartOptions, StartRules
+from streamline.engine.starter import StartOptions, StartRules
 from streamline.engine.ticking import tick
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
 from streamline.handle import RunHandle
@@ -229,7 +229,9 @@ class Streamline(Answers, Operators, Queries):
         """Start a run and return its output; arguments as for `start`, errors as for `RunHandle.result`.
 
         Args:
-            workflow, input, options: As for `start`.
+            workflow: As for `start`.
+            input: As for `start`.
+            options: As for `start`.
             timeout: How long to wait for the run, which goes on past it.
             on_approval: Asked to decide where the run wants an approval: takes the `Wait`, may be async, returns
                 whether it is approved, or a `Decision`. Without it an approval is rejected.
@@ -291,6 +293,3 @@ class Streamline(Answers, Operators, Queries):
         if isinstance(workflow, Workflow):
             return workflow.definition
         return self._registry.current(workflow)
-
-    def _handle_of(self, started: Started) -> RunHandle[Any]:
-        return RunHandle(self, started.run_id, created=started.created)

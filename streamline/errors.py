@@ -379,7 +379,6 @@ class ChildFailed(StreamlineError):
 
     Attributes:
         run_id: The child.
-        status: How it ended.
         error: What is stored on it: ``{code, type, message, step, attempt}``.
     """
 
@@ -390,8 +389,13 @@ class ChildFailed(StreamlineError):
     ) -> None:
         super().__init__(message)
         self.run_id = run_id
-        self.status = status
+        self._status = status
         self.error = dict(error or {})
+
+    @property
+    def status(self) -> str:
+        """How the child ended."""
+        return self._status
 
 
 class HeartbeatLost(StreamlineError):

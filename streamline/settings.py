@@ -103,7 +103,7 @@ class Settings:
         patience: How long a verb goes on trying while the database is away, before ``StoreUnavailable``.
         driver: Which driver a connection string is opened with; ``"motor"`` needs the extra of that name. PyMongo's
             async client costs less; Motor suits an app that holds Motor clients anyway.
-        max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000. The limit is for loops that
+        max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000, against loops that
             nobody meant.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
         wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.

@@ -1,4 +1,4 @@
-"""Answering runs: payloads, hooks, decisions, events; and who waits for what."""
+"""Replying runs: payloads, hooks, decisions, events; and who waits for what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from streamline.admin.opened import Opened
 from streamline.domain.run import Wait, read_waits
 from streamline.errors import NotWaiting
-from streamline.features.decisions import Decision
+from streamline.features.replies import Decision
 from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
 
@@ -17,7 +17,7 @@ OnApproval = Callable[[Wait], Awaitable[bool | Decision] | bool | Decision]
 
 
 class Answers(Opened):
-    """``resume``, ``resume_hook``, ``approve``, ``reject``, ``withdraw``, ``answer``, ``send_event``, ``pending_waits``."""
+    """``resume``, ``resume_hook``, ``approve``, ``reject``, ``withdraw``, ``answer``, ``send_event``."""
 
     async def resume(self, run_id: str, payload: Any = None, *, key: str | None = None, by: str | None = None) -> None:
         """Answer a ``ctx.wait`` of a run; of several callers exactly one wins.

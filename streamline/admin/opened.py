@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from streamline.domain.run import Run, read_run
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
 from streamline.engine.starter import Started
-from streamline.handle import RunHandle
+from streamline.handle import RunHandle, Verbs
 
 
 class Opened:
@@ -24,7 +24,7 @@ class Opened:
         return Session.checked(self._session)
 
     def _handle_of(self, started: Started) -> RunHandle[Any]:
-        raise NotImplementedError
+        return RunHandle(cast(Verbs, self), started.run_id, created=started.created)
 
     def _run_of(self, document: Mapping[str, Any]) -> Run:
         return read_run(document, self._registry.serving(document.get("workflow", ""), document.get("version", "")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from typing_extensions import TypeVar as DefaultTypeVar
@@ -14,7 +16,7 @@ from streamline.domain.payloads import Codec
 from streamline.engine.context import Context
 from streamline.engine.primitives.asking import MISSING
 from streamline.errors import InvalidPolicy, WaitTimeout
-from streamline.features.decisions import Decision
+from streamline.features.replies import Decision
 
 InputT = DefaultTypeVar("InputT", default=Any)
 StateT = DefaultTypeVar("StateT", default=Any)
@@ -27,8 +29,9 @@ Wait = Callable[[Any], Awaitable[Any]]
 class ReadySteps(Generic[InputT, StateT]):
     """``wait_step``, ``event_step``, ``approval_step``, ``sleep_step``, ``poll_step``."""
 
+    @abstractmethod
     def _declare_ready(self, step_id: str, handler: Callable[..., Any], output: Codec | None, **rules: Any) -> Any:
-        raise NotImplementedError
+        """Declare a step with a handler that is written here."""
 
     def wait_step(
         self,
@@ -108,8 +111,8 @@ class ReadySteps(Generic[InputT, StateT]):
         self,
         id: str,
         *,
-        submit: Callable[[Context[InputT, StateT]], Awaitable[J]],
-        check: Callable[[Context[InputT, StateT], J], Awaitable[Any]],
+        submit: Callable[[Context[InputT, StateT]], Coroutine[Any, Any, J]],
+        check: Callable[[Context[InputT, StateT], J], Coroutine[Any, Any, Any]],
         every: Duration,
         max_wait: Duration | None = None,
     ) -> WorkflowStep[Any]:
@@ -125,7 +128,7 @@ class ReadySteps(Generic[InputT, StateT]):
         parse_duration(every, "every", positive=True)
 
         async def look(ctx: Context[InputT, StateT]) -> Any:
-            job = await ctx.call("submit", submit, ctx)
+            job: J = await ctx.call("submit", partial(submit, ctx))
 
             async def checked() -> Any:
                 return await check(ctx, job)

@@ -16,6 +16,7 @@ PAYLOAD_MAX = 12 * 1024 * 1024
 
 
 def policy(retry: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy | None:
+    """Return the retry policy that a policy, or a number of attempts, comes to; None where neither is given."""
     if max_attempts is None:
         return retry
     if retry is not None:
@@ -24,10 +25,12 @@ def policy(retry: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy |
 
 
 def is_coroutine_function(fn: Any) -> bool:
+    """Return whether calling it gives a coroutine; plain functions run in threads."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
 def check_handler(fn: Any, arguments: int = 1) -> None:
+    """Raise `DefinitionError` where `fn` cannot be called with so many arguments."""
     if not callable(fn):
         raise DefinitionError("handler: a function that takes the context", field="handler")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
@@ -40,40 +43,47 @@ def check_handler(fn: Any, arguments: int = 1) -> None:
 
 
 def checked_retry(retry: RetryPolicy | None) -> RetryPolicy | None:
+    """Return a retry policy, or None; raise `InvalidPolicy` for anything else."""
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise InvalidPolicy("retry: a RetryPolicy", field="retry")
     return retry
 
 
 def checked_timeout(timeout: Duration | None, field: str = "timeout") -> timedelta | None:
+    """Return a limit of time, or None for no limit; raise `InvalidPolicy` where it is none."""
     return None if timeout is None else parse_duration(timeout, field, positive=True)
 
 
 def checked_ends(ends: Collection[str]) -> frozenset[str]:
+    """Return which ends of a run are compensated; raise `InvalidPolicy` for anything else."""
     if isinstance(ends, str) or not set(ends) <= {"failed", "cancelled"}:
         raise InvalidPolicy('compensate_on: a set of "failed" and "cancelled"', field="compensate_on")
     return frozenset(ends)
 
 
 def checked_guards(guards: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
+    """Return the guards; raise `InvalidPolicy` where one cannot be called."""
     if not all(callable(guard) for guard in guards):
         raise InvalidPolicy("guards: functions of the context and a branch's key", field="guards")
     return tuple(guards)
 
 
 def checked_history(kept: int) -> int:
+    """Return how many earlier outputs a step keeps; raise `InvalidPolicy` where that is no such number."""
     if isinstance(kept, bool) or not isinstance(kept, int) or not 0 <= kept <= 100:
         raise InvalidPolicy("output_history: 0 to 100", field="output_history")
     return kept
 
 
 def checked_payload_limit(limit: int | None) -> int | None:
+    """Return the limit of a payload in bytes, or None; raise `InvalidPolicy` where it is out of range."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= PAYLOAD_MAX):
         raise InvalidPolicy(f"max_payload_bytes: 1 to {PAYLOAD_MAX}", field="max_payload_bytes")
     return limit
 
 
 def checked_retention(retention: Duration | Mapping[str, Duration] | None) -> dict[str, timedelta]:
+    """Return how long ended runs are kept, by terminal status; raise `InvalidPolicy` for anything else."""
     if retention is None:
         return {}
     by_status = retention if isinstance(retention, Mapping) else dict.fromkeys(sorted(TERMINAL), retention)

@@ -193,7 +193,9 @@ def conclude_undo(
             return stepping.release(run, ending.now)
         case Jumped():
             outcome = Failed(NonRetriableError("a compensation cannot jump"), final=True)
-    assert step.compensation is not None and isinstance(outcome, Failed)
+        case Failed():
+            pass
+    assert step.compensation is not None
     policy, failures = step.compensation.retry, place.activity(run).get("failures", 0) + 1
     kept = describe(outcome.error, step.id, attempt_of(run, place))
     if is_to_be_retried(outcome, policy, failures):
@@ -209,7 +211,11 @@ def conclude_member(
     """Return the change that follows from how an attempt of a step of a group went, whose others may be at work.
 
     Args:
-        run, place, step, outcome, ending: As for `conclude`.
+        run: As for `conclude`.
+        place: As for `conclude`.
+        step: As for `conclude`.
+        outcome: As for `conclude`.
+        ending: As for `conclude`.
         due_at: When a failed attempt is followed by another, if it is.
     """
     if isinstance(outcome, Jumped):

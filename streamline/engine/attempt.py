@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,6 +25,7 @@ from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
 from streamline.engine.spawning import close, spawn
 from streamline.engine.surroundings import UNREAD, Flags
+from streamline.engine.threads import in_thread
 from streamline.engine.watching import Watch
 from streamline.errors import (
     CorruptRun,
@@ -149,9 +149,7 @@ class Attempt:
         assert self._watch is not None
         handler = self._handler(rules)
         if rules.threaded:
-            return await self._watch.over(
-                None, lambda: asyncio.wrap_future(self.threads.submit(handler, ctx)), Suspension
-            )
+            return await self._watch.over(None, partial(in_thread, self.threads, handler, (ctx,)), Suspension)
         return await self._watch.over(None, lambda: handler(ctx), Suspension)
 
     async def watched(self, branch: Branch, path: str, work: Callable[[], Awaitable[T]]) -> T:

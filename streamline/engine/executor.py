@@ -151,8 +151,8 @@ class Executor:
     async def _member(self, holding: Holding, place: Place, quorum: Quorum) -> _Left | None:
         """Drive one step of a group until it ends or waits; return what it is left with, None where it has ended."""
         step = step_at(holding.run, place.k, holding.definition)
+        due_at = place.activity(holding.run).get("due_at")
         try:
-            due_at = place.activity(holding.run).get("due_at")
             while not holding.stopping:
                 if due_at is not None and due_at > self.runtime.clock.now():
                     await quorum.park(due_at)

@@ -8,13 +8,13 @@ from typing import Any, Self
 
 from streamline.bus import Bus
 from streamline.clock import Clock
-from streamline.engine.answering import Answering
-from streamline.engine.closing import Closer
+from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.registry import Registry
+from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
 from streamline.engine.starter import Starter
@@ -37,7 +37,7 @@ class Session:
         self.uri = uri
         self.starter = Starter(runtime, worker)
         self.control = Control(runtime)
-        self.answering = Answering(runtime, self.control)
+        self.answering = Replying(runtime, self.control)
         self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self._loop = asyncio.get_running_loop()

@@ -63,7 +63,7 @@ def standing(children: Sequence[Mapping[str, Any]], policy: JoinPolicy) -> Stand
 
 
 def is_news(policy: JoinPolicy, *, done: bool) -> bool:
-    """Return whether the end of one child may decide a join, whatever the others do; where all have ended it is decided."""
+    """Return whether the end of one child may decide a join, whatever the others do; the end of all always does."""
     if policy == "race":
         return True
     return done if policy == "any" else not done and policy == "all"

@@ -57,7 +57,7 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
     reached = members(run, run["cursor"])[-1]
     if k > reached:
         raise IllegalTransition(f"rewind: the run has not come to step {to!r}", field="to_step")
-    put = {"status": "waiting", "cursor": k, "attempt": 0, "recovery_count": 0}
+    put: dict[str, Any] = {"status": "waiting", "cursor": k, "attempt": 0, "recovery_count": 0}
     put |= _reset_between(run, k, len(run["steps"]) - 1, now)
     if run.get("paused"):
         put["paused.due_at"] = now

@@ -20,7 +20,7 @@ from streamline.engine.primitives.holding_on import (
 )
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidKey, InvalidPolicy, WaitTimeout
-from streamline.features.decisions import Answer, Decision, decision_of
+from streamline.features.replies import Answer, Decision, decision_of
 from streamline.features.tokens import hash_of
 
 MISSING: Final[Any] = object()
@@ -74,8 +74,10 @@ async def approve(
     if on_timeout not in ("approved", "rejected", "timed_out"):
         raise InvalidPolicy('on_timeout: "approved", "rejected" or "timed_out"', field="on_timeout")
     allowed = _checked_approvers(approvers)
-    told = {"reason": _noted(reason), "data": data, "approvers": allowed, "on_token": on_token}
-    entry = await _held(attempt, "approval", key, timeout, **told)
+    noted = _noted(reason)
+    entry = await _held(
+        attempt, "approval", key, timeout, data=data, on_token=on_token, reason=noted, approvers=allowed
+    )
     decided = decision_of(entry)
     return decided if decided.outcome != "timed_out" else Decision(on_timeout, at=decided.at)  # type: ignore[arg-type]
 
@@ -91,8 +93,8 @@ async def ask(
     on_token: OnToken | None,
 ) -> Answer:
     """Return what somebody answers, or that nobody did in time."""
-    told = {"reason": _noted(question), "data": data, "model": model, "on_token": on_token}
-    entry = await _held(attempt, "question", key, timeout, **told)
+    noted = _noted(question)
+    entry = await _held(attempt, "question", key, timeout, reason=noted, data=data, model=model, on_token=on_token)
     value = decoded_answer(entry, model) if entry["outcome"] == "answered" else None
     return Answer(entry["outcome"], value, entry.get("by"), entry.get("reason"), entry.get("at"))
 
@@ -107,7 +109,7 @@ async def _held(
     data: Any = None,
     model: Any = None,
     on_token: OnToken | None = None,
-    **told: Any,
+    **told: str | list[str] | None,
 ) -> Entry:
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, kind, key, name=name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import random
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from streamline.domain.payloads import ANY, codec_of
 from streamline.domain.policies import RetryPolicy
 from streamline.engine.branches import Branch, current, entered
 from streamline.engine.surroundings import Surroundings
-from streamline.engine.threads import call_guarded
+from streamline.engine.threads import in_thread
 from streamline.errors import InvalidPolicy, StepTimeout
 
 MISSING: Final[Any] = object()
@@ -76,7 +75,7 @@ async def invoke(attempt: Surroundings, branch: Branch, fn: Callable[..., Any], 
     with entered(branch):
         if inspect.iscoroutinefunction(fn):
             return await fn(*args)
-        value = await _in_thread(attempt, fn, args)
+        value = await in_thread(attempt.threads, fn, args)
         return await value if inspect.isawaitable(value) else value
 
 
@@ -111,18 +110,3 @@ async def _once(
         if limit.expired():
             raise StepTimeout(f"the call took longer than {timeout:g} s", field="timeout") from error
         raise
-
-
-async def _in_thread(attempt: Surroundings, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    job = attempt.threads.submit(contextvars.copy_context().run, call_guarded, fn, *args)
-    work = asyncio.wrap_future(job)
-    try:
-        value, error = await asyncio.shield(work)
-    except asyncio.CancelledError:
-        # A thread cannot be interrupted: nothing else may begin while it is at work.
-        if not job.cancel():
-            await asyncio.wait((work,))
-        raise
-    if error is not None:
-        raise error
-    return value

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from streamline.domain.change import Append
@@ -54,10 +55,8 @@ def _say_later(attempt: Surroundings) -> None:
 
 
 async def _ride(attempt: Surroundings) -> None:
-    try:
+    with suppress(HeartbeatLost):  # the handler hears of it at its next call
         await attempt.holding.ride()
-    except HeartbeatLost:
-        pass  # the handler hears of it at its next call
 
 
 def stream(attempt: Surroundings, frame: Any) -> None:

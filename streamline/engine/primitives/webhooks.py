@@ -10,7 +10,7 @@ from streamline.engine.primitives.asking import MISSING
 from streamline.engine.primitives.holding_on import Entry, decoded_answer, hold_on, opened_wait
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import HookAlreadyUsed, HookExpired, WaitTimeout
-from streamline.features.decisions import decision_of
+from streamline.features.replies import decision_of
 from streamline.features.tokens import hash_of
 
 

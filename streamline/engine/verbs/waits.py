@@ -10,7 +10,7 @@ from streamline.engine.primitives import asking
 from streamline.engine.primitives.asking import MISSING, OnToken
 from streamline.engine.primitives.webhooks import Hook, create_hook
 from streamline.engine.verbs.ready import Ready
-from streamline.features.decisions import Answer, Decision
+from streamline.features.replies import Answer, Decision
 
 T = TypeVar("T")
 
@@ -86,7 +86,10 @@ class Waits(Ready):
         Args:
             event: Its name.
             match: Values that the payload must have, by field path such as ``"order.id"``.
-            timeout, default, model, key: As for `wait`.
+            timeout: As for `wait`.
+            default: As for `wait`.
+            model: As for `wait`.
+            key: As for `wait`.
 
         Raises:
             WaitTimeout: It did not come in time, and there is no default.
@@ -154,7 +157,9 @@ class Waits(Ready):
             question: For people.
             data: Shown with the question.
             model: What the answer is to be.
-            timeout, key, on_token: As for `approve`.
+            timeout: As for `approve`.
+            key: As for `approve`.
+            on_token: As for `approve`.
         """
         return await asking.ask(
             self._ready(), question, data=data, model=model, timeout=timeout, key=key, on_token=on_token

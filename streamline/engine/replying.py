@@ -23,7 +23,7 @@ _TOKEN_LENGTH = 43
 _PLAIN_MODELS = (bool, int, float, str, dict, list)
 
 
-class Answering:
+class Replying:
     """Brings answers to runs; of several for one wait, exactly one wins."""
 
     def __init__(self, runtime: Runtime, control: Control) -> None:
