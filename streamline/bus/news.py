@@ -35,6 +35,7 @@ class Bus:
         self._enders: Waiters = defaultdict(set)
         self._fenced: list[Fence] = []
         self._alarms: list[Alarm] = []
+        self._news: list[Callable[[str], None]] = []
         self._closers: list[Callable[[dict[str, Any]], None]] = []
         self._calls: set[asyncio.Future[None]] = set()
 
@@ -73,6 +74,16 @@ class Bus:
         """Tell that a run was ended by somebody who does not drive it."""
         for closer in tuple(self._closers):
             closer(run)
+
+    def on_news(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call `listener` with each run that somebody wrote while it is driven; return a function that ends it."""
+        self._news.append(listener)
+        return lambda: self._news.remove(listener) if listener in self._news else None
+
+    def news(self, run_id: str) -> None:
+        """Tell whoever drives the run that somebody has written it."""
+        for listener in tuple(self._news):
+            listener(run_id)
 
     def say(self, event: Event) -> None:
         """Tell listeners of something that is not stored, such as a frame of a stream."""

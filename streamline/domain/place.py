@@ -80,6 +80,11 @@ def recoveries_of_step(run: Document) -> int:
     return int(run["recovery_count"]) - int(run.get("recovered_before", 0))
 
 
+def beginnings(step: Mapping[str, Any]) -> int:
+    """Return how often a step was begun anew: reset, or retried by an operator after its run had ended."""
+    return int(step.get("generation", 0)) + int(step.get("retries", 0))
+
+
 def open_waits(run: Document) -> Iterator[tuple[Place, str, Mapping[str, Any]]]:
     """Yield the waits of a run that somebody can answer, each with its place and address."""
     for k, step in enumerate(run["steps"]):

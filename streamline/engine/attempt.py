@@ -14,7 +14,7 @@ from streamline.clock import Clock
 from streamline.domain.decisions import Completed, Failed, Interrupted, Jumped, Outcome, Parked, Skipped
 from streamline.domain.definition import CompensationDefinition, Definition, StepDefinition
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded
-from streamline.domain.place import Place, attempt_of
+from streamline.domain.place import Place, attempt_of, beginnings
 from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
@@ -81,9 +81,14 @@ class Attempt:
         return self._runtime.bus
 
     @property
+    def models(self) -> dict[str, Any]:
+        """The models that answers are to fit, by the name that is stored with the wait."""
+        return self._runtime.models
+
+    @property
     def generation(self) -> int:
         """How often the step was begun anew."""
-        return int(self.holding.run["steps"][self.place.k].get("generation", 0))
+        return beginnings(self.holding.run["steps"][self.place.k])
 
     @property
     def state(self) -> Any:
@@ -264,16 +269,9 @@ class Attempt:
         if "group" not in self.holding.run["steps"][self.place.k] or not isinstance(stored, dict):
             return {"state": encoded.value, "state_size": encoded.size}, encoded.size, growth
         # Others of the group change the state too: only what this step has changed is stored.
-        changed = {
-            f"state.{name}": value
-            for name, value in encoded.value.items()
-            if (self._found or {}).get(name, UNREAD) != value
-        }
+        found = self._found or {}
+        changed = {f"state.{name}": each for name, each in encoded.value.items() if found.get(name, UNREAD) != each}
         return changed, encoded.size, growth
-
-    def _base_state(self) -> Any:
-        base = self.place.activity(self.holding.run).get("base")
-        return self.holding.run.get("state") if base is None else base["state"]
 
     def check_size(self, encoded: Encoded, where: str, *, copies: int = 1) -> None:
         """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
@@ -293,25 +291,27 @@ class Attempt:
         return self.holding.definition.input.decode(self.holding.run["input"])
 
     def _decoded_state(self) -> Any:
-        """Return the state as the step found it; a fresh one where none was stored and the type allows it."""
-        codec, stored = self.holding.definition.state or ANY, self._base_state()
+        """Return the state as it is stored; a fresh one where none was stored and the type allows it."""
+        codec, stored = self.holding.definition.state or ANY, self.holding.run.get("state")
         self._found = stored
         if stored is not None:
             return codec.decode(stored)
         try:
-            return codec.decode({})
+            fresh = codec.decode({})
         except ValidationError:
             return None
+        self._found = self.encode_state(fresh).value
+        return fresh
+
+    def know_state(self, path: str, state: Any) -> None:
+        """Note that what is at a path of an encoded state is stored: it is no change of the handler's."""
+        name = path.partition(".")[0]
+        if isinstance(self._found, dict) and isinstance(state, dict):
+            self._found = {**self._found, name: state.get(name)}
 
     def encode_state(self, state: Any) -> Encoded:
         """Return a state as it would be stored."""
         return (self.holding.definition.state or ANY).encode(state, "state")
-
-    def encoded_state(self) -> Encoded:
-        """Return the handler's state as it would be stored, checked for its size."""
-        encoded = self.encode_state(self.state)
-        self.check_size(encoded, "state")
-        return encoded
 
     def token_of(self, address: str, generation: int) -> str:
         """Return the token of a hook."""

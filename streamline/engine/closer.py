@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from streamline.domain.statuses import TERMINAL
+from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import closing
+from streamline.domain.transitions.writing import expiry
 from streamline.engine.control import Control
 from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
@@ -27,7 +28,7 @@ _SWEPT = 100
 
 
 class Closer:
-    """Does what ended runs owe."""
+    """Does what runs owe that have ended, or go another way than their children expect."""
 
     def __init__(self, runtime: Runtime, period: float) -> None:
         self._runtime = runtime
@@ -43,15 +44,16 @@ class Closer:
         return 0.0 if len(owing) == _SWEPT else self._period * random.uniform(0.8, 1.2)
 
     async def close(self, run: dict[str, Any]) -> None:
-        """Do what one ended run owes, and note that it is done; what fails is left to the next sweep."""
+        """Do what one run owes, and note that it is done; what fails is left to the next sweep."""
         if "owes_at" not in run:
             return
         try:
-            await self._tell_parent(run)
-            if "children" in run and run["status"] != "done":
+            if "children" in run:
                 await self._close_children(run)
+            if run["status"] in TERMINAL:
+                await self._tell_parent(run)
             if "spilled" in run:
-                await self._runtime.store.run(statements.remove_memo(run["_id"]))
+                await self._clear_memo(run)
             change = closing.closed(run, self._runtime.clock.now())
             if change is not None:
                 # Where somebody has changed it meanwhile, the run has begun again, or another process was first.
@@ -81,9 +83,17 @@ class Closer:
         found = await self._runtime.store.run(statements.find_children(parent["run_id"], parent["fan"]))
         return bool(sum(child["status"] == "done" for child in found) >= policy)
 
+    async def _clear_memo(self, run: Mapping[str, Any]) -> None:
+        """A run that can be retried keeps its memo as long as itself."""
+        if run["status"] in TERMINAL and run["status"] not in RETRIABLE:
+            await self._runtime.store.run(statements.remove_memo(run["_id"], run["ended_at"]))
+            return
+        ends = expiry(run, run["status"], run["ended_at"]) if run["status"] in TERMINAL else {}
+        await self._runtime.store.run(statements.expire_memo(run["_id"], ends.get("expire_at")))
+
     async def _close_children(self, run: Mapping[str, Any]) -> None:
         found = await self._runtime.store.run(statements.find_children(run["_id"], active=True))
         for child in found:
-            if child["parent"]["on_close"] == "cancel" and child["status"] not in TERMINAL:
+            if closing.is_unwanted(run, child):
                 reason = f"its parent is {run['status']}"
                 await self._control.cancel(child["_id"], EVERYTHING, reason=reason, by=None)

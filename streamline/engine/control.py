@@ -10,7 +10,6 @@ from streamline.domain.change import Change
 from streamline.domain.decisions import check_run
 from streamline.domain.names import check_note
 from streamline.domain.payloads import Encoded
-from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions import answering, jumping, operating
 from streamline.domain.transitions.answering import Reply, Target
 from streamline.engine.runtime import Runtime
@@ -40,8 +39,6 @@ class Control:
         if changed:
             self._fence(run_id, token)
             self._announce(run)
-            if run["status"] in TERMINAL:
-                self._runtime.bus.closed(run)
 
     async def retry(self, run_id: str, scope: Scope) -> None:
         """Let a failed or cancelled run go on from the step where it stopped."""
@@ -127,4 +124,8 @@ class Control:
         return replace(change, events=(*others, {**last, "mark": self._runtime.store.new_mark()}))
 
     def _announce(self, run: dict[str, Any]) -> None:
+        if "lease" in run:
+            self._runtime.bus.news(run["_id"])
+            if self._runtime.wakes is not None:
+                self._runtime.wakes.news(run["_id"])
         self._runtime.announce(run.get("route", ""), run.get("due_at"))

@@ -40,6 +40,7 @@ class Crew:
         self._reserved = 0
         self._tasks: dict[asyncio.Task[None], Holding] = {}
         self._by_run: dict[str, Holding] = {}
+        self._reading: set[asyncio.Future[None]] = set()
         self._room_made = asyncio.Event()
 
     @property
@@ -66,6 +67,14 @@ class Crew:
         holding = self._by_run.get(run_id)
         if holding is not None and holding.token == token:
             holding.lose("cancelled")
+
+    def refresh(self, run_id: str) -> None:
+        """Read a run again that somebody has written, if it is driven here."""
+        holding = self._by_run.get(run_id)
+        if holding is not None and holding.on_news is not None:
+            reading = asyncio.ensure_future(holding.refresh())
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
 
     def reserve(self, wanted: int) -> int:
         """Keep places for runs that are about to be claimed; return how many of those wanted there are."""
@@ -135,6 +144,5 @@ class Crew:
             self._runtime.bus.touch(run["_id"])
             return
         self._runtime.bus.ended(run)
-        self._runtime.bus.closed(run)
         if tell and self._runtime.wakes is not None:
             self._runtime.wakes.ended(run["_id"])

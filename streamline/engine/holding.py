@@ -40,6 +40,7 @@ class Holding:
         on_news: Called when somebody else has written the run meanwhile, and it was read again.
         riders: What goes with the next write, whichever it is.
         spilled: Entries of memos that the run document does not hold.
+        state_lock: Held while a branch stores the state as a whole.
         stopping: Whether the worker wants to let go of the run as soon as it can.
     """
 
@@ -56,6 +57,7 @@ class Holding:
         "run",
         "safe_until",
         "spilled",
+        "state_lock",
         "stopping",
         "token",
     )
@@ -63,6 +65,7 @@ class Holding:
     def __init__(self, runtime: Runtime, run: dict[str, Any], definition: Definition, safe_until: float) -> None:
         self._runtime = runtime
         self._lock = asyncio.Lock()
+        self.state_lock = asyncio.Lock()
         self._queue: list[tuple[Patch, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self.run = run
@@ -121,6 +124,12 @@ class Holding:
         """Write what would go with the next write, now; raise `HeartbeatLost` where the lease is gone."""
         if self.riders:
             await self.commit(lambda run: patched(run, (), self._runtime.clock.now()))
+
+    async def refresh(self) -> None:
+        """Read the run again where somebody else may have written it: a branch waits for what they bring."""
+        async with self._lock:
+            if not self.over:
+                await self._moved_on(self.run.get("cursor"))
 
     async def drained(self) -> None:
         """Return when what was handed in is written: the handlers have ended, and the outcome comes next."""

@@ -49,6 +49,8 @@ class Listening:
             self._look_at(min(served))
         for run_id in wake.ended:
             self._bus.touch(run_id)
+        for run_id in wake.news:
+            self._bus.news(run_id)
         for run_id, token in wake.fenced:
             self._bus.touch(run_id)
             self._bus.fence(run_id, token)

@@ -113,6 +113,14 @@ class Memo:
             )
         )
 
+    async def reopen(self, address: str, entry: Entry) -> None:
+        """Let a wait go on whose answer is of no use."""
+        path = f"{self.place.at}.memo.{address}"
+        told = ("wait.refused", {"key": address})
+        await self._holding.settle(
+            Patch(self.place, {path: dict(entry)}, entries=(told,), derive=lambda run: (opened(run, {path: entry}), ()))
+        )
+
     async def close(self, address: str, entry: Entry, *, take: str | None = None) -> Entry:
         """Close a wait from inside, unless somebody answers first; return what stands under its address.
 
@@ -156,6 +164,7 @@ class Memo:
             "run_id": run["_id"],
             "place": memo_prefix(run, self.place),
             "address": address,
+            "at": self._clock.now(),
             "entry": dict(entry),
         }
 

@@ -116,7 +116,8 @@ class Replying:
         """Return an answer as it is stored, checked against what was asked for where that is known here."""
         if payload is None and entry is None:
             return NO_VALUE
-        model = None if entry is None else _known_model(entry.get("model"))
+        name = "" if entry is None else entry.get("model", "")
+        model = self._runtime.models.get(name) or _known_model(name)
         if model is None:
             encoded = codec_of(payload).encode(payload, "payload")
         else:
@@ -137,9 +138,9 @@ class Replying:
         return found[0] if found else None
 
 
-def _known_model(name: str | None) -> Any:
+def _known_model(name: str) -> Any:
     """Return the model of this name where its module is loaded: nothing is imported because a document says so."""
-    module, _, path = (name or "").partition(":")
+    module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, part, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ class Runtime:
     settings: Settings
     wakes: WakeChannel | None
     tokens: TokenMaker
+    models: dict[str, Any] = field(default_factory=dict)
 
     def announce(self, route: str, due_at: datetime | None) -> None:
         """Tell whoever takes runs, here and elsewhere, that one of this route falls due; a hint, never the truth."""
@@ -46,6 +47,8 @@ class Runtime:
             return False
         carry_out(run, change)
         self.bus.publish(run["_id"], change.events)
+        if "owes_at" in change.put:
+            self.bus.closed(dict(run))
         return True
 
     async def read(

@@ -64,7 +64,7 @@ def _order(
         tenant_id=parent.get("tenant_id"),
         parent={
             "run_id": parent["_id"],
-            "step": parent["steps"][parent["cursor"]]["id"],
+            "step": fan.partition(".")[0],
             "fan": fan,
             "name": wanted.name,
             "policy": policy,

@@ -75,6 +75,11 @@ class Surroundings(Protocol):
         ...
 
     @property
+    def models(self) -> dict[str, Any]:
+        """The models that answers are to fit, by the name that is stored with the wait."""
+        ...
+
+    @property
     def number(self) -> int:
         """Which attempt it is, from 1."""
         ...
@@ -101,12 +106,16 @@ class Surroundings(Protocol):
         """Return the run's input, of its declared type."""
         ...
 
+    def know_state(self, path: str, state: Any) -> None:
+        """Note that what is at a path of an encoded state is stored."""
+        ...
+
     def encode_state(self, state: Any) -> Encoded:
         """Return a state as it would be stored."""
         ...
 
-    def encoded_state(self) -> Encoded:
-        """Return the handler's state as it would be stored, checked for its size."""
+    def changed_state(self) -> tuple[Mapping[str, Any], int, int] | None:
+        """Return what to store of the handler's state: by field path, its bytes, and by how much the run grows."""
         ...
 
     def token_of(self, address: str, generation: int) -> str:

@@ -37,7 +37,11 @@ class ActiveWorker:
         sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
-        self._forget = (runtime.bus.on_fence(self.crew.lose), runtime.bus.on_due(self.look_at))
+        self._forget = (
+            runtime.bus.on_fence(self.crew.lose),
+            runtime.bus.on_due(self.look_at),
+            runtime.bus.on_news(self.crew.refresh),
+        )
         self._loops: list[asyncio.Task[None]] = []
         self._accepting = False
 

@@ -136,7 +136,8 @@ class Store:
             answer = await self._write({"delete": self.driver.named(statement.collection), "deletes": rows})
             return int(answer["n"])
         if isinstance(statement, WriteMany):
-            answer = await self._update([{"q": statement.filter, "u": statement.update, "multi": True}])
+            rows = [{"q": statement.filter, "u": statement.update, "multi": True}]
+            answer = await self._update(rows, self.driver.named(statement.collection))
             return int(answer["n"])
         if statement.name not in _ASKED_BY_USERS:
             return await self._read(statement)
@@ -187,8 +188,8 @@ class Store:
         found = await self.persist(lambda: self.driver.find(self.driver.runs, statements.find_marks(run_ids)))
         return {each["_id"]: (each.get("mark", ""), each.get("born", "")) for each in found}
 
-    async def _update(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return await self._write({"update": self.driver.runs, "updates": rows, "ordered": False})
+    async def _update(self, rows: list[dict[str, Any]], collection: str | None = None) -> dict[str, Any]:
+        return await self._write({"update": collection or self.driver.runs, "updates": rows, "ordered": False})
 
     async def _insert(self, documents: list[Document]) -> dict[str, Any]:
         return await self._write({"insert": self.driver.runs, "documents": documents, "ordered": False})

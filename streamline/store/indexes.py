@@ -92,7 +92,13 @@ RUN_INDEXES = (
 
 MEMO_INDEXES = (
     Index("memo_place", (("place", 1),), ("find_memo",)),
-    Index("memo_run", (("run_id", 1),), ("remove_memo",)),
+    Index("memo_run", (("run_id", 1),), ("expire_memo", "remove_memo")),
+    Index(
+        "memo_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of entries whose run is gone",),
+        {"expireAfterSeconds": 0, "partialFilterExpression": {"expire_at": {"$gt": EPOCH}}},
+    ),
 )
 
 

@@ -53,11 +53,12 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class WriteMany:
-    """One update of many runs, each guarded by the same filter; answers how many matched."""
+    """One update of many documents, each guarded by the same filter; answers how many matched."""
 
     name: str
     filter: Filter
     update: Mapping[str, Any]
+    collection: Collection = "runs"
 
 
 @dataclass(frozen=True, slots=True)

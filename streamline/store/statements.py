@@ -63,6 +63,15 @@ def count_runs(query: Filter) -> Aggregate:
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
 
 
+def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
+    """Let the spilled entries of a run go with it, or keep them where it goes on.
+
+    Index: memo_run.
+    """
+    update = {"$unset": {"expire_at": ""}} if expire_at is None else {"$set": {"expire_at": expire_at}}
+    return WriteMany("expire_memo", {"run_id": run_id}, update, collection="memo")
+
+
 def find_active_child(parent_id: str, fan: str) -> Find:
     """Find one child of a fan that has not ended.
 
@@ -179,7 +188,7 @@ def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find
 
 
 def find_owing(before: datetime, limit: int) -> Find:
-    """Find ended runs of which others have not been told for a while, the oldest first.
+    """Find runs that have owed something to others for a while, the oldest first.
 
     Index: runs_owing.
     """
@@ -253,9 +262,10 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     return Insert("insert_run", {**document, "born": mark}, weight)
 
 
-def remove_memo(run_id: str) -> Remove:
-    """Remove all spilled entries of a run.
+def remove_memo(run_id: str, until: datetime) -> Remove:
+    """Remove the spilled entries of a run that has ended well.
 
+    Guard: when they were stored; a run that was begun anew meanwhile keeps what it stores.
     Index: memo_run.
     """
-    return Remove("remove_memo", {"run_id": run_id}, "memo")
+    return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")

@@ -34,11 +34,13 @@ class Wake:
         due: Routes of runs that fall due, with the earliest instant.
         ended: Ids of runs that have ended.
         fenced: Ids of runs that somebody has ended, each with the token of the lease that is over.
+        news: Ids of runs that somebody has written while they are driven.
     """
 
     due: dict[str, datetime]
     ended: tuple[str, ...] = ()
     fenced: tuple[tuple[str, str], ...] = ()
+    news: tuple[str, ...] = ()
 
 
 class WakeChannel:
@@ -52,6 +54,7 @@ class WakeChannel:
         self._due: dict[str, datetime] = {}
         self._ended: set[str] = set()
         self._fenced: set[tuple[str, str]] = set()
+        self._news: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
 
     async def ensure(self) -> None:
@@ -79,6 +82,11 @@ class WakeChannel:
         self._fenced.add((run_id, token))
         self._send_soon()
 
+    def news(self, run_id: str) -> None:
+        """Tell whoever drives this run that somebody has written it."""
+        self._news.add(run_id)
+        self._send_soon()
+
     async def listen(self) -> AsyncIterator[Wake]:
         """Yield the wakes of other processes from now on; ends when the cursor does."""
         query = {"at": {"$gte": self._clock.now()}, "by": {"$ne": self._sender}}
@@ -96,7 +104,7 @@ class WakeChannel:
 
     async def _send(self) -> None:
         try:
-            while self._due or self._ended or self._fenced:
+            while self._due or self._ended or self._fenced or self._news:
                 await self._insert(self._gathered())
         except (PyMongoError, OSError) as error:
             logger.debug("a wake was lost: %s", type(error).__name__)
@@ -108,7 +116,8 @@ class WakeChannel:
         wake: dict[str, Any] = {"at": self._clock.now(), "by": self._sender}
         if due:
             wake["due"] = [[route, at] for route, at in due.items()]
-        return wake | _portion("ended", self._ended) | _portion("fenced", self._fenced)
+        wake |= _portion("ended", self._ended) | _portion("fenced", self._fenced)
+        return wake | _portion("news", self._news)
 
     async def _insert(self, document: dict[str, Any]) -> None:
         await self._driver.command({"insert": self._driver.wakes, "documents": [document], "writeConcern": HINT})
@@ -121,6 +130,5 @@ def _portion(name: str, ids: set[T]) -> dict[str, list[T]]:
 
 def _read(document: dict[str, Any]) -> Wake:
     due = dict(document.get("due", ()))
-    return Wake(
-        due, tuple(document.get("ended", ())), tuple((run_id, token) for run_id, token in document.get("fenced", ()))
-    )
+    fenced = tuple((run_id, token) for run_id, token in document.get("fenced", ()))
+    return Wake(due, tuple(document.get("ended", ())), fenced, tuple(document.get("news", ())))

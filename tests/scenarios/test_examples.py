@@ -15,7 +15,19 @@ import httpx
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TESTED = {"hello.py", "orders/fulfil.py", "orders/payments.py", "fastapi_app.py"}
+TESTED = {
+    "crawl.py",  # test_crawl_after_a_kill.py
+    "expense_approval.py",
+    "fastapi_app.py",
+    "hello.py",
+    "newsletter.py",
+    "order_saga.py",
+    "orders/fulfil.py",
+    "orders/payments.py",
+    "otp_agent.py",
+    "webhook/provider.py",
+    "webhook/shop.py",
+}
 ENOUGH_HOURS = 0.5 / 3600
 
 
@@ -62,6 +74,81 @@ def test_orders(database_uri: str) -> None:
     ]
     assert sum("set aside for SO-10" in line for line in lines) == 10
     assert lines[-1].startswith("10 orders done, 10 charges, ")
+
+
+def runs_of(database: Any) -> Any:
+    return database["streamline.runs"]
+
+
+async def test_a_saga_gives_back_what_it_took(database_uri: str, database: Any) -> None:
+    lines = run_example("order_saga.py", database_uri).splitlines()
+    assert lines == [
+        "A-1 done: parcel to Norway, paid by booking-1",
+        "A-2 compensated: no carrier goes to Atlantis",
+        "bookings: [30, 50, -50], reserved: ['A-1']",
+    ]
+    stored = await runs_of(database).find_one({"_id": "A-2"})
+    undone = {step["id"]: step.get("compensation", {}).get("status") for step in stored["steps"]}
+    assert undone == {"reserve": "done", "charge": "done", "ship": None}
+    order = [event["step"] for event in stored["events"] if event["type"] == "step.compensated"]
+    assert order == ["charge", "reserve"]  # the last one first
+
+
+async def test_an_approval_reminds_and_times_out(database_uri: str, database: Any) -> None:
+    lines = run_example("expense_approval.py", database_uri).splitlines()
+    mails = [line.removeprefix("mail to boss: ") for line in lines if line.startswith("mail")]
+    assert [mail for mail in mails if "chair" in mail] == ["please decide: chair", "reminder 1: chair"]
+    assert [mail for mail in mails if "yacht" in mail] == [
+        "please decide: yacht",
+        "reminder 1: yacht",
+        "reminder 2: yacht",
+    ]
+    assert [line for line in lines if not line.startswith("mail")] == [
+        "chair is paid, as boss says",
+        "yacht is not paid: timed_out",
+    ]
+    assert await runs_of(database).count_documents({"status": "done"}) == 2
+    assert await runs_of(database).count_documents({"waiting_since": {"$exists": True}}) == 0
+
+
+async def test_a_webhook_pays_an_order_once(database_uri: str, database: Any) -> None:
+    lines = run_example("webhook/shop.py", database_uri).splitlines()
+    assert lines[0] == "payment of 42 begun"
+    assert sorted(lines[1:]) == [
+        "a stranger's guess is answered 404 hook.not_found",
+        "shipped, 42 paid",
+        "webhook answered 200 thanks",
+        "webhook answered 404 hook.not_found",
+    ]
+    stored = await runs_of(database).find_one({})
+    assert stored["steps"][0]["output"] == {"status": "paid", "amount": 42}
+
+
+async def test_an_agent_asks_for_a_code_three_turns_in_a_row(database_uri: str, database: Any) -> None:
+    lines = run_example("otp_agent.py", database_uri).splitlines()
+    assert lines == [
+        "bank sends a code",
+        "Code of bank? That was too short.",
+        "mail sends a code",
+        "Code of mail? That was too short.",
+        "tax sends a code",
+        "Code of tax? That was too short.",
+        "{'bank': 10, 'mail': 20, 'tax': 30}",
+    ]
+    stored = await runs_of(database).find_one({})
+    assert (stored["status"], stored["output"]) == ("done", {"bank": 10, "mail": 20, "tax": 30})
+
+
+async def test_a_parent_waits_for_50_children(database_uri: str, database: Any) -> None:
+    lines = run_example("newsletter.py", database_uri).splitlines()
+    assert lines[0] == "sent=49 bounced=['reader-13']"
+    parent = await runs_of(database).find_one({"workflow": "newsletter"})
+    children = await runs_of(database).find({"parent.run_id": parent["_id"]}).to_list(None)
+    assert len(children) == 50
+    assert len({child["input"]["to"] for child in children}) == 50
+    assert sum(child["status"] == "done" for child in children) == 49
+    # Parked while they were at work: it was entered again once they had ended, not once for each.
+    assert sum(event["type"] == "step.resumed" for event in parent["events"]) <= 5
 
 
 @pytest.fixture

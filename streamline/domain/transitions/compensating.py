@@ -9,23 +9,24 @@ from typing import Any
 from streamline.domain.change import Change
 from streamline.domain.place import Document, Place, attempt_of, next_undo
 from streamline.domain.transitions.patching import begun
-from streamline.domain.transitions.writing import Entry, answerable, driven, finished, let_go, parked
+from streamline.domain.transitions.writing import Entry, answerable, driven, finished, let_go, owing, parked
 
 
-def entered(run: Document, put: Mapping[str, Any], outcome: str) -> dict[str, Any] | None:
+def entered(run: Document, put: Mapping[str, Any], outcome: str, now: datetime) -> dict[str, Any] | None:
     """Return what to put so that the run is undone instead of ended, or None where there is nothing to undo.
 
     Args:
         run: The run.
         put: What the same write puts already: a step of a group may be done by it.
         outcome: How the run would end: ``"failed"`` or ``"cancelled"``.
+        now: The present instant.
     """
     if outcome not in run.get("compensate_on", ()):
         return None
     done = [k for k, step in enumerate(run["steps"]) if step.get("compensable") and _is_done(step, k, put)]
     if not done:
         return None
-    undoing: dict[str, Any] = {"status": "compensating"}
+    undoing: dict[str, Any] = {"status": "compensating", **owing(run, now)}
     if run["recovery_count"]:
         undoing["recovered_before"] = run["recovery_count"]
     for k in done:
@@ -46,7 +47,7 @@ def compensated(run: Document, place: Place, now: datetime, *, go_on: bool) -> C
         f"{at}.attempt": attempt_of(run, place),
         f"{at}.ended_at": now,
     }
-    drop = tuple(f"{at}.{name}" for name in ("memo", "error", "base", "waits") if name in place.activity(run))
+    drop = tuple(f"{at}.{name}" for name in ("memo", "error", "waits") if name in place.activity(run))
     return _next(run, place, put, drop, ("step.compensated", {"step": run["steps"][place.k]["id"]}), now, go_on)
 
 

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.place import Document, Place, members
+from streamline.domain.place import Document, Place, beginnings, members
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.patching import begun
 from streamline.domain.transitions.stepping import Ending, begin
-from streamline.domain.transitions.writing import answerable, driven, of_place, operated, parked
+from streamline.domain.transitions.writing import answerable, driven, of_place, operated, owing, parked
 from streamline.errors import IllegalTransition, StepNotFound, StepOutputMissing
 
 # What a step keeps when it is done again from the beginning.
@@ -23,7 +23,7 @@ def jump(run: Document, place: Place, to: str, ending: Ending) -> Change:
     k, now = index_of(run, to), ending.now
     put: dict[str, Any] = {"jumps": run.get("jumps", 0) + 1}
     if k <= place.k:
-        put |= _reset_between(run, k, place.k, now)
+        put |= _reset_between(run, k, place.k, now) | owing(run, now)
     else:
         at = place.at
         put |= begun(run, place) | {f"{at}.status": "done", f"{at}.attempt": run["attempt"], f"{at}.ended_at": now}
@@ -34,7 +34,7 @@ def jump(run: Document, place: Place, to: str, ending: Ending) -> Change:
     left, drop = answerable(run, without=lambda _, __: True)
     put |= left
     if k > place.k:
-        drop = (*drop, *(f"{place.at}.{name}" for name in ("memo", "base", "waits") if name in run["steps"][place.k]))
+        drop = (*drop, *(f"{place.at}.{name}" for name in ("memo", "waits") if name in run["steps"][place.k]))
     event = ("step.jumped", of_place(run, place) | {"to": to})
     if not ending.go_on or run.get("paused"):
         held, gone = parked(run, now)
@@ -58,7 +58,7 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
     if k > reached:
         raise IllegalTransition(f"rewind: the run has not come to step {to!r}", field="to_step")
     put: dict[str, Any] = {"status": "waiting", "cursor": k, "attempt": 0, "recovery_count": 0}
-    put |= _reset_between(run, k, len(run["steps"]) - 1, now)
+    put |= _reset_between(run, k, len(run["steps"]) - 1, now) | owing(run, now)
     if run.get("paused"):
         put["paused.due_at"] = now
     else:
@@ -73,7 +73,7 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
 
 
 _OF_THE_END = (
-    "lease", "error", "output", "ended_at", "expire_at", "owes_at", "cancel", "recovered_before", "hooks",
+    "lease", "error", "output", "ended_at", "expire_at", "cancel", "recovered_before", "hooks",
     "waiting_since", "nudged",
 )  # fmt: skip
 
@@ -107,7 +107,7 @@ def _reset_between(run: Document, first: int, last: int, now: datetime) -> dict[
 def reset(step: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return a step as it is before it begins; what it had brought goes to its history, where it keeps one."""
     fresh = {name: step[name] for name in _LASTING if name in step}
-    fresh |= {"status": "pending", "generation": step.get("generation", 0) + 1}
+    fresh |= {"status": "pending", "generation": beginnings(step) + 1}
     history = list(step.get("history", ()))
     if step["status"] == "done" and step.get("keep"):
         version = step.get("version", len(history) + 1)
@@ -123,7 +123,7 @@ def reset(step: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 
 def _copied(step: Mapping[str, Any]) -> dict[str, Any]:
     # Undoing what the old run did is the old run's to do.
-    return {name: value for name, value in step.items() if name not in ("compensation", "compensable", "memo", "base")}
+    return {name: value for name, value in step.items() if name not in ("compensation", "compensable", "memo")}
 
 
 def _folded(put: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

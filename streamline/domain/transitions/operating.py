@@ -10,7 +10,7 @@ from streamline.domain.change import Change
 from streamline.domain.place import ENDED, Document, Place, attempt_of, members, open_waits, waiting_since
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import compensating
-from streamline.domain.transitions.writing import Entry, due, finished, let_go, operated
+from streamline.domain.transitions.writing import Entry, due, finished, let_go, operated, owing
 from streamline.errors import AlreadyFinished, IllegalTransition
 
 
@@ -25,7 +25,7 @@ def cancel(run: Document, now: datetime, *, reason: str | None, by: str | None) 
     error = {"code": "run.cancelled", "type": "RunCancelled", "message": reason or "the run was cancelled"}
     put = {"cancel": told, "error": {**error, **_where(run)}} | _stopped_steps(run)
     event: Entry = ("run.cancelled", _without(told, "at"))
-    undoing = compensating.entered(run, put, "cancelled")
+    undoing = compensating.entered(run, put, "cancelled", now)
     if undoing is None:
         return operated(run, now, put | finished(run, "cancelled", now), event, drop=let_go(run))
     lost = tuple(name for name in ("lease", "paused") if name in run) + compensating.closed_waits(run)
@@ -36,7 +36,7 @@ def cancel(run: Document, now: datetime, *, reason: str | None, by: str | None) 
 def retry(run: Document, now: datetime) -> Change:
     """Return the change that lets a failed or cancelled run go on from the step where it stopped.
 
-    What its calls have brought is kept, except for children that failed: those are started anew.
+    What its calls have brought is kept, except for children that failed or did not end: those are started anew.
 
     Raises:
         IllegalTransition: The run has not ended, or has ended well.
@@ -44,7 +44,7 @@ def retry(run: Document, now: datetime) -> Change:
     if run["status"] not in RETRIABLE:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
     put: dict[str, Any] = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0}
-    drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "owes_at", "cancel") if name in run]
+    drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "cancel") if name in run]
     drop += ["deadline_at"] if "deadline_at" in run else []
     steps = []
     for k in members(run, run["cursor"]):
@@ -52,12 +52,12 @@ def retry(run: Document, now: datetime) -> Change:
             continue
         steps.append(run["steps"][k]["id"])
         put |= {f"steps.{k}.status": "pending", f"steps.{k}.failures": 0}
-        put[f"steps.{k}.generation"] = run["steps"][k].get("generation", 0) + 1
+        put[f"steps.{k}.retries"] = run["steps"][k].get("retries", 0) + 1
         drop += [f"steps.{k}.{name}" for name in ("error", "ended_at", "waits", "due_at") if name in run["steps"][k]]
-        drop += _unsettled_failures(run, k)
+        drop += _unsettled_children(run, k)
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    put |= reopened(run)
+    put |= reopened(run) | owing(run, now)
     return operated(run, now, put, ("run.retried", {"step": steps[0] if steps else None}), drop=tuple(drop))
 
 
@@ -109,9 +109,11 @@ def reopened(run: Document) -> dict[str, Any]:
     return put if since is None else put | {"waiting_since": since}
 
 
-def _unsettled_failures(run: Document, k: int) -> list[str]:
+def _unsettled_children(run: Document, k: int) -> list[str]:
     place = Place(k)
-    return [f"{place.at}.memo.{address}" for address, entry in place.memo(run).items() if entry.get("failed")]
+    memo = place.memo(run).items()
+    unsettled = (address for address, entry in memo if "fan" in entry and ("output" not in entry or "failed" in entry))
+    return [f"{place.at}.memo.{address}" for address in unsettled]
 
 
 def _stopped_steps(run: Document) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def begin(run: Document, k: int, now: datetime) -> tuple[dict[str, Any], tuple[E
     return put, tuple(entries)
 
 
-_WORKINGS = ("error", "memo", "base", "waits", "due_at")
+_WORKINGS = ("error", "memo", "waits", "due_at")
 
 
 def _advance(
@@ -215,7 +215,7 @@ def _end_badly(
 ) -> Change:
     """Entering compensation is part of the write that fails the run: no crash can come between."""
     now, put = ending.now, put | {"error": dict(error)}
-    undoing = compensating.entered(run, put, "failed")
+    undoing = compensating.entered(run, put, "failed", now)
     if undoing is None:
         put |= finished(run, "failed", now)
         return driven(run, now, put, *entries, (event, {"error": dict(error)}), drop=(*drop, *let_go(run)))

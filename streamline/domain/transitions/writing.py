@@ -142,6 +142,11 @@ def owes(run: Document) -> bool:
     return bool((run.get("parent") or {}).get("wait")) or "children" in run or "spilled" in run
 
 
+def owing(run: Document, now: datetime) -> dict[str, Any]:
+    """Return what to put where a run goes another way: children are no longer wanted, or its memo is, again."""
+    return {"owes_at": now} if "children" in run or "spilled" in run else {}
+
+
 def expiry(run: Document, status: str, ended_at: datetime) -> dict[str, Any]:
     """Return the field that lets the database remove an ended run in time."""
     retention = run.get("retention")

@@ -9,11 +9,12 @@ from typing import Any, Final
 from streamline.domain.durations import Duration
 from streamline.domain.names import check_key, check_note
 from streamline.domain.payloads import ANY
-from streamline.engine.branches import Branch, current
+from streamline.engine.branches import current
 from streamline.engine.primitives.holding_on import (
     Entry,
     decoded_answer,
     encoded_details,
+    fits,
     hold_on,
     name_of,
     opened_wait,
@@ -113,19 +114,19 @@ async def _held(
 ) -> Entry:
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, kind, key, name=name)
-    if entry is not None and "outcome" in entry:
-        return entry
-    if entry is None:
-        details = {"name": name, "data": encoded_details(attempt, data), "model": name_of(model), **told}
-        entry = opened_wait(kind, key or address, attempt.clock.now(), timeout, **details)
-        if on_token is not None:
-            entry = await _with_token(attempt, branch, address, entry, on_token)
-    return await hold_on(attempt, branch, address, entry)
+    details = {"name": name, "data": encoded_details(attempt, data), "model": name_of(attempt, model), **told}
+    fresh = opened_wait(kind, key or address, attempt.clock.now(), timeout, **details)
+    if entry is None and on_token is not None:
+        fresh = await _with_token(attempt, address, fresh, on_token)
+    while True:
+        entry = await hold_on(attempt, branch, address, fresh)
+        if entry["outcome"] != "answered" or fits(entry, model):
+            return entry
+        # Whoever took the answer did not know the model: it goes on waiting, as if nobody had answered.
+        await attempt.memo.reopen(address, fresh)
 
 
-async def _with_token(
-    attempt: Surroundings, branch: Branch, address: str, entry: dict[str, Any], on_token: OnToken
-) -> dict[str, Any]:
+async def _with_token(attempt: Surroundings, address: str, entry: dict[str, Any], on_token: OnToken) -> dict[str, Any]:
     """The token works before anybody has it, and whoever is to have it gets it before the run is parked."""
     token = attempt.token_of(address, attempt.generation)
     entry = entry | {"hash": hash_of(token), "generation": attempt.generation}

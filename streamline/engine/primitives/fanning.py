@@ -174,6 +174,7 @@ class _Fan:
                     running[asyncio.ensure_future(self._carry_out(job))] = job
                 if not running:
                     break
+                quorum.check()
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     job = running.pop(task)
@@ -181,13 +182,11 @@ class _Fan:
                     stopped = stopped or stop(job)
                 if stopped:
                     break
-                if running or waiting:
-                    quorum.check()
         finally:
             if not quorum.suspended:
                 quorum.rouse()
             await self._end(running)
-        if suspended and not stopped:
+        if (suspended or waiting) and not stopped:
             raise Suspension
 
     def _take(self, task: asyncio.Task[None], job: _Job) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import ANY, Codec, codec_of
@@ -91,11 +91,24 @@ def decoded_answer(entry: Entry, model: Any) -> Any:
         raise InvalidInput(f"the answer does not fit its model: {type(error).__name__}", field="payload") from error
 
 
-def name_of(model: Any) -> str | None:
-    """Return under which name other code of the process finds a model, to check answers before they are stored."""
-    if not isinstance(model, type) or "<locals>" in model.__qualname__:
+def fits(entry: Entry, model: Any) -> bool:
+    """Return whether the answer of a settled wait is of the type asked for."""
+    try:
+        decoded_answer(entry, model)
+    except InvalidInput:
+        return False
+    return True
+
+
+def name_of(attempt: Surroundings, model: Any) -> str | None:
+    """Return under which name a model is found by whoever takes the answer, to check it before it is stored."""
+    if model is None:
         return None
-    return f"{model.__module__}:{model.__qualname__}"
+    name = repr(model)
+    if isinstance(model, type) and not get_args(model) and "<locals>" not in model.__qualname__:
+        name = f"{model.__module__}:{model.__qualname__}"
+    attempt.models[name] = model
+    return name
 
 
 def _limits(attempt: Surroundings, entry: Entry, timer: str | None) -> list[datetime]:

@@ -44,7 +44,8 @@ async def loop(
         raise InvalidPolicy("max_iterations: a whole number of at least 1", field="max_iterations")
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, "loop", key)
-    state, turn, codec, done = initial, 0, codec_of(initial), _done_codec(body, f"loop {key}")
+    codec, done = _codecs(body, initial, f"loop {key}")
+    state, turn = initial, 0
     if entry is not None:
         turn, state = entry["turn"], codec.decode(entry["state"]) if "state" in entry else None
     while entry is None or "output" not in entry:
@@ -76,10 +77,10 @@ async def _turned(
     return await memo.settle(address, entry, size=encoded.size, drop=inner, spills=False)
 
 
-def _done_codec(body: Callable[..., Any], where: str) -> Codec:
-    """Return the codec of what the body's return annotation says of `Done`; without one, what passes plain data."""
+def _codecs(body: Callable[..., Any], initial: Any, where: str) -> tuple[Codec, Codec]:
+    """Return the codecs of states and of the value, as the body's return annotation says of `Continue` and `Done`."""
     annotation = return_annotation(body, where)
-    for option in get_args(annotation) or (annotation,):
-        if get_origin(option) is Done:
-            return Codec(get_args(option)[0], where)
-    return ANY
+    said = {get_origin(option): get_args(option) for option in get_args(annotation) or (annotation,)}
+    said |= {get_origin(annotation): get_args(annotation)}
+    codecs = {kind: Codec(said[kind][0], where) for kind in (Continue, Done) if said.get(kind)}
+    return codecs.get(Continue, codec_of(initial)), codecs.get(Done, ANY)

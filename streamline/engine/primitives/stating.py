@@ -1,7 +1,7 @@
 """The run's state in a handler's hands: its own copy, and operations that are carried out on what is stored.
 
-A re-entered handler begins with the state as it was when the step began, and does again to it what it did before; what
-is stored already is not stored again. So the copy and the stored state agree wherever the handler stops.
+Each entry of a handler begins with the state as it is stored. What was changed and not saved is gone, and will be
+changed again; an operation that was carried out is part of it, and is not carried out again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ _ADDRESS = "state-operations"
 
 async def save(attempt: Surroundings) -> None:
     """Store the state as the handler has it now."""
-    if _is_settled(attempt):
-        return
-    encoded = attempt.encoded_state()
-    stored = attempt.holding.run.get("state")
-    put = {} if encoded.value == stored else {"state": encoded.value, "state_size": encoded.size}
-    growth = encoded.size - attempt.holding.run.get("state_size", 0) if put else 0
-    await _settle(attempt, put=put, weight=encoded.size, growth=growth)
+    changed = attempt.changed_state()
+    if changed is not None:
+        put, weight, growth = changed
+        await attempt.holding.settle(Patch(attempt.memo.place, put, weight=weight, growth=growth))
 
 
 async def inc(attempt: Surroundings, path: str, amount: float) -> None:
@@ -92,19 +89,29 @@ async def _operate(
     """Do to the handler's copy what is done to the stored state, once that is known to be sound."""
     for part in path.split("."):
         check_path_key(part, "path")
-    settled = _is_settled(attempt)
+    if _is_settled(attempt):
+        return
     trial = deepcopy(attempt.state)
     operate(trial)
     encoded = attempt.encode_state(trial)
-    if not settled:
-        attempt.check_size(encoded, "state")
-        # Where the stored state does not hold what is operated on, defaults of its type do: store it as a whole.
-        is_stored = _is_reachable(attempt.holding.run.get("state"), path, makes)
-        parts = patch(encoded.value) if is_stored else {"put": {"state": encoded.value}}
-        parts["put"] = {**parts.get("put", {}), "state_size": encoded.size}
-        grown = encoded.size - attempt.holding.run.get("state_size", 0)
-        await _settle(attempt, weight=encoded.size, growth=grown, **parts)
+    attempt.check_size(encoded, "state")
+    if not _is_reachable(attempt.holding.run.get("state"), path, makes):
+        await _store_whole(attempt, path, makes)
+    await _settle(attempt, **patch(encoded.value))
     operate(attempt.state)
+    attempt.know_state(path, encoded.value)
+
+
+async def _store_whole(attempt: Surroundings, path: str, makes: bool) -> None:
+    """Where the stored state does not hold what is operated on, defaults of its type do: store it as a whole, once."""
+    async with attempt.holding.state_lock:
+        if _is_reachable(attempt.holding.run.get("state"), path, makes):
+            return
+        encoded = attempt.encode_state(attempt.state)
+        if _is_reachable(encoded.value, path, makes):
+            growth = encoded.size - attempt.holding.run.get("state_size", 0)
+            put = {"state": encoded.value, "state_size": encoded.size}
+            await attempt.holding.settle(Patch(attempt.memo.place, put, weight=encoded.size, growth=growth))
 
 
 def _is_settled(attempt: Surroundings) -> bool:
@@ -120,14 +127,11 @@ async def _settle(attempt: Surroundings, **parts: Any) -> None:
     branch, memo = current(attempt.root), attempt.memo
     address = branch.within(_ADDRESS)
     path, n = f"{memo.place.at}.memo.{address}", attempt.flags.operations[address]
-    extra = dict(parts.pop("put", {}))
-    base = f"{memo.place.at}.base"
-    if "base" not in memo.place.activity(attempt.holding.run):
-        extra[base] = {"state": attempt.holding.run.get("state")}
+    put = parts.pop("put", {})
     await attempt.holding.settle(
         Patch(
             memo.place,
-            {**extra, path: {"kind": "state", "n": n}},
+            {**put, path: {"kind": "state", "n": n}},
             wanted=lambda run: (read(run, path) or {}).get("n", 0) < n,
             **parts,
         )
