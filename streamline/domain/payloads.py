@@ -128,9 +128,14 @@ ANY = Codec(Any)
 
 
 def codec_of(value: Any) -> Codec:
-    """Return the codec for a value without an annotation: a model's or dataclass' own, else what passes plain data."""
+    """Return the codec for a value without an annotation: its own type's, where that is not plain data."""
     kind = type(value)
-    return Codec(kind) if hasattr(kind, "model_dump") or hasattr(kind, "__dataclass_fields__") else ANY
+    if kind in _PLAIN - {tuple} or kind is datetime:
+        return ANY
+    try:
+        return Codec(kind)
+    except DefinitionError:
+        return ANY
 
 
 # Subclasses are kept as what they are in the end, whatever their __str__ and the like make of them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 Document = Mapping[str, Any]
@@ -94,8 +93,3 @@ def open_waits(run: Document) -> Iterator[tuple[Place, str, Mapping[str, Any]]]:
             for address, entry in place.memo(run).items():
                 if entry.get("open"):
                     yield place, address, entry
-
-
-def waiting_since(run: Document) -> datetime | None:
-    """Return since when somebody could have answered the oldest open wait, or None where there is none."""
-    return min((entry["opened_at"] for _, _, entry in open_waits(run)), default=None)

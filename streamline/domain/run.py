@@ -292,7 +292,7 @@ def _read_waits(document: Mapping[str, Any], k: int) -> tuple[Wait, ...]:
         is_parked = activity.get("status") == "waiting" and "lease" not in document
         asked = set(activity.get("waits", ())) if is_parked else set()
         for address, entry in place.memo(document).items():
-            if entry.get("open") or address in asked:
+            if entry.get("open") or (address in asked and "outcome" not in entry):
                 waits.append(_read_wait(document, step["id"], address, entry))
     return tuple(waits)
 

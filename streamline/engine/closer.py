@@ -18,7 +18,7 @@ from streamline.domain.transitions.writing import expiry
 from streamline.engine.control import Control
 from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
-from streamline.features.joining import is_news
+from streamline.features.joining import is_news, standing
 from streamline.store import EVERYTHING, statements
 
 logger = logging.getLogger("streamline.engine")
@@ -72,16 +72,12 @@ class Closer:
 
     async def _is_news(self, run: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
         """Return whether the parent may go on now: of many children, only few ends matter to it."""
-        policy, done = parent["policy"], bool(run["status"] == "done")
-        if is_news(policy, done=done):
+        policy, place = parent["policy"], (parent["run_id"], parent["fan"])
+        if is_news(policy, done=bool(run["status"] == "done")):
             return True
-        active = await self._runtime.store.run(statements.find_active_child(parent["run_id"], parent["fan"]))
-        if not active:
-            return True
-        if not isinstance(policy, int):
-            return False
-        found = await self._runtime.store.run(statements.find_children(parent["run_id"], parent["fan"]))
-        return bool(sum(child["status"] == "done" for child in found) >= policy)
+        if isinstance(policy, int):
+            return standing(await self._runtime.store.run(statements.find_children(*place)), policy).met
+        return not await self._runtime.store.run(statements.find_active_child(*place))
 
     async def _clear_memo(self, run: Mapping[str, Any]) -> None:
         """A run that can be retried keeps its memo as long as itself."""

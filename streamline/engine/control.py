@@ -13,7 +13,7 @@ from streamline.domain.payloads import Encoded
 from streamline.domain.transitions import answering, jumping, operating
 from streamline.domain.transitions.answering import Reply, Target
 from streamline.engine.runtime import Runtime
-from streamline.errors import StoreUnavailable
+from streamline.errors import PayloadTooLarge, StoreUnavailable
 from streamline.store import Scope
 
 _RACES = 100
@@ -111,6 +111,8 @@ class Control:
             change = decide(run)
             if change is None:
                 return run, False
+            if change.weight and run.get("size", 0) + change.weight > self._runtime.settings.document_max:
+                raise PayloadTooLarge("the run would grow too large to be written; send a reference", field="payload")
             change = self._signed(change)
             if await self._runtime.commit(run, change, scope):
                 self._runtime.bus.touch(run_id)

@@ -206,6 +206,7 @@ class Executor:
     async def _quarantine(self, holding: Holding, error: StreamlineError) -> None:
         logger.error("run %s cannot be driven and is failed: %s", holding.run["_id"], error)
         kept = describe(error, None, 0)
+        holding.riders = {}  # they may be to blame
         try:
             await holding.commit(lambda run: stepping.quarantine(run, kept, self.runtime.clock.now()))
         except StreamlineError:

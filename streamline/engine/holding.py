@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from streamline.domain.change import Change
 from streamline.domain.definition import Definition
 from streamline.domain.place import Place
-from streamline.domain.transitions.patching import Patch, carrying, fitting, patched
+from streamline.domain.transitions.patching import Patch, carrying, fitting, joined, patched
 from streamline.engine.runtime import Runtime
 from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable, StreamlineError
 from streamline.store import statements
@@ -182,14 +182,16 @@ class Holding:
     async def _commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
         while not self.lost and self._runtime.clock.monotonic() < self.safe_until:
             before = self.run.get("cursor")
-            riders = self.riders
-            change = carrying(build(self.run), tuple(riders.values())) if riders else build(self.run)
-            if await self._try(change):
-                if riders:
-                    self.riders = {name: each for name, each in self.riders.items() if riders.get(name) is not each}
-                return
-            if await self._moved_on(before):
-                return
+            # What is said while the write is under way goes with the next one.
+            riders, self.riders = self.riders, {}
+            try:
+                change = carrying(build(self.run), tuple(riders.values()))
+                if await self._try(change) or await self._moved_on(before):
+                    return
+            except StreamlineError:
+                self.riders = joined(riders, self.riders)
+                raise
+            self.riders = joined(riders, self.riders)
         self.lose()
         raise HeartbeatLost(f"run {self.run['_id']}: the lease was lost")
 

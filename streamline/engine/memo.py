@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from streamline.clock import Clock
-from streamline.domain.change import Append
 from streamline.domain.place import Document, Place
 from streamline.domain.transitions.parking import opened
 from streamline.domain.transitions.patching import Patch
@@ -102,12 +101,10 @@ class Memo:
     async def open(self, address: str, entry: Entry) -> None:
         """Store that a branch waits, before the run is parked: others of its branches go on."""
         path = f"{self.place.at}.memo.{address}"
-        append = {"hooks": Append((entry["hash"],))} if "hash" in entry else {}
         await self._holding.settle(
             Patch(
                 self.place,
                 {path: dict(entry)},
-                append=append,
                 wanted=lambda run: address not in self.place.memo(run),
                 derive=lambda run: (opened(run, {path: entry}), ()),
             )

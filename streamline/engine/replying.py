@@ -14,7 +14,7 @@ from streamline.domain.transitions.answering import Reply, Target
 from streamline.engine.control import Control
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
-from streamline.errors import AlreadyFinished, HookNotFound, InvalidInput, InvalidQuery, NotWaiting
+from streamline.errors import AlreadyFinished, HookNotFound, InvalidInput, InvalidQuery, NotWaiting, RunNotFound
 from streamline.features.tokens import hash_of
 from streamline.store import Scope, statements
 
@@ -42,7 +42,7 @@ class Replying:
         """
         run = await self._by_token(token, scope)
         try:
-            await self._answer(run["_id"], Target((), hash=hash_of(token)), "answered", payload, scope, by=None)
+            await self._answer(run["_id"], Target(("hook",), hash=hash_of(token)), "answered", payload, scope, by=None)
         except NotWaiting as error:
             raise HookNotFound("the token opens nothing", field="token") from error
         return str(run["_id"])
@@ -61,14 +61,14 @@ class Replying:
     ) -> None:
         """Answer an approval or question, by its token or by the run that asks."""
         run = await self._of_token(token_or_run_id, scope)
-        if run is None:
-            target = Target(kinds, key)
-            await self._answer(token_or_run_id, target, outcome, payload, scope, by=by, reason=reason)
-            return
+        run_id, target = token_or_run_id, Target(kinds, key)
+        if run is not None:
+            run_id, target = run["_id"], Target((*kinds, "hook"), hash=hash_of(token_or_run_id))
         try:
-            target = Target((), hash=hash_of(token_or_run_id))
-            await self._answer(run["_id"], target, outcome, payload, scope, by=by, reason=reason)
-        except NotWaiting as error:
+            await self._answer(run_id, target, outcome, payload, scope, by=by, reason=reason)
+        except (NotWaiting, RunNotFound) as error:
+            if run is None and not (isinstance(error, RunNotFound) and _is_like_token(token_or_run_id)):
+                raise
             raise HookNotFound("the token opens nothing", field="token") from error
 
     async def send_event(self, name: str, payload: Any, run_id: str, scope: Scope) -> int:
@@ -89,7 +89,9 @@ class Replying:
             raise InvalidQuery(f"kind: one of {', '.join(KINDS)}", field="kind")
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidQuery("limit: 1 to 1000", field="limit")
-        asked = {"workflow": workflow, "_id": run_id}
+        asked = {"workflow": workflow, "_id": run_id, "waiting_for": kind}
+        if any(value is not None and not isinstance(value, str) for value in asked.values()):
+            raise InvalidQuery("workflow, run_id: text", field="workflow")
         query = {name: value for name, value in asked.items() if value is not None}
         found = await self._runtime.store.run(statements.find_waiting(query, limit), scope)
         waits = [wait for run in found for wait in read_waits(run) if wait.is_open and kind in (None, wait.kind)]
@@ -132,10 +134,14 @@ class Replying:
         return run
 
     async def _of_token(self, token: str, scope: Scope) -> dict[str, Any] | None:
-        if not isinstance(token, str) or len(token) != _TOKEN_LENGTH:
+        if not _is_like_token(token):
             return None
         found = await self._runtime.store.run(statements.find_hook(hash_of(token)), scope)
         return found[0] if found else None
+
+
+def _is_like_token(text: object) -> bool:
+    return isinstance(text, str) and len(text) == _TOKEN_LENGTH
 
 
 def _known_model(name: str) -> Any:

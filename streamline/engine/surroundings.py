@@ -31,7 +31,6 @@ class Flags:
         state: The run's state as the handler sees it; `UNREAD` until it is asked for.
         pending: What its branches wait for at the moment, by address.
         operations: How many operations on the state each branch has asked for.
-        frames: How many frames it has streamed.
         progress_said: Monotonic instant at which progress was last stored.
         progress_timer: Will store the progress that was held back.
         beat_at: Monotonic instant of the last beat that the handler asked for.
@@ -43,7 +42,6 @@ class Flags:
     state: Any = UNREAD
     pending: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
-    frames: int = 0
     progress_said: float | None = None
     progress_timer: asyncio.TimerHandle | None = None
     beat_at: float | None = None

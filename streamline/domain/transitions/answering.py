@@ -15,7 +15,7 @@ from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.place import Document, Place, open_waits
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.writing import answerable, operated, woken
-from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting
+from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting, PayloadTooLarge
 
 INBOX_MAX = 100
 
@@ -56,9 +56,8 @@ class Target:
         return min(found, key=lambda each: each[2]["opened_at"], default=None)
 
     def _is_meant(self, address: str, entry: Mapping[str, Any]) -> bool:
-        if self.hash is not None:
-            return bool(entry.get("hash") == self.hash)
-        return entry["kind"] in self.kinds and self.key in (None, address, entry.get("key"))
+        is_named = self.key in (None, address, entry.get("key")) and self.hash in (None, entry.get("hash"))
+        return entry["kind"] in self.kinds and is_named
 
 
 def answer(run: Document, target: Target, reply: Reply, now: datetime) -> Change:
@@ -103,6 +102,7 @@ def deliver(run: Document, name: str, payload: Encoded, event_id: str, now: date
 
     Raises:
         AlreadyFinished: The run has ended.
+        PayloadTooLarge: It keeps as many events as it can.
     """
     if run["status"] in TERMINAL:
         raise AlreadyFinished(f"the run is {run['status']}: no event can reach it", field="run_id")
@@ -111,10 +111,12 @@ def deliver(run: Document, name: str, payload: Encoded, event_id: str, now: date
             target = Target(("event",), key=address)
             if target.find(run) == (place, address, entry) and not _is_over(entry, now):
                 return answer(run, target, Reply("answered", payload), now)
+    if len(run.get("inbox", ())) >= INBOX_MAX:
+        raise PayloadTooLarge(f"the run keeps {INBOX_MAX} events that it has not waited for yet", field="name")
     kept = {"id": event_id, "name": name, "payload": payload.value, "size": payload.size, "at": now}
     put = {"size": run.get("size", 0) + payload.size} if payload.size else {}
     event = ("event.received", {"name": name})
-    return operated(run, now, put, event, append={"inbox": Append((kept,), INBOX_MAX)}, weight=payload.size)
+    return operated(run, now, put, event, append={"inbox": Append((kept,))}, weight=payload.size)
 
 
 def matches(match: Mapping[str, Any] | None, payload: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from streamline.domain.change import Change
 from streamline.domain.place import Document, Place, attempt_of, next_undo
 from streamline.domain.transitions.patching import begun
-from streamline.domain.transitions.writing import Entry, answerable, driven, finished, let_go, owing, parked
+from streamline.domain.transitions.writing import WAITING, Entry, answerable, driven, finished, let_go, owing, parked
 
 
 def entered(run: Document, put: Mapping[str, Any], outcome: str, now: datetime) -> dict[str, Any] | None:
@@ -36,7 +36,7 @@ def entered(run: Document, put: Mapping[str, Any], outcome: str, now: datetime) 
 
 def closed_waits(run: Document) -> tuple[str, ...]:
     """Return the fields by which a run can be answered, and that one which is being undone must lose."""
-    return tuple(name for name in ("hooks", "waiting_since", "nudged") if name in run)
+    return tuple(name for name in (*WAITING, "nudged") if name in run)
 
 
 def compensated(run: Document, place: Place, now: datetime, *, go_on: bool) -> Change:

@@ -11,7 +11,7 @@ from streamline.domain.place import Document, Place, beginnings, members
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.patching import begun
 from streamline.domain.transitions.stepping import Ending, begin
-from streamline.domain.transitions.writing import answerable, driven, of_place, operated, owing, parked
+from streamline.domain.transitions.writing import WAITING, answerable, driven, of_place, operated, owing, parked
 from streamline.errors import IllegalTransition, StepNotFound, StepOutputMissing
 
 # What a step keeps when it is done again from the beginning.
@@ -73,8 +73,8 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
 
 
 _OF_THE_END = (
-    "lease", "error", "output", "ended_at", "expire_at", "cancel", "recovered_before", "hooks",
-    "waiting_since", "nudged",
+    "lease", "error", "output", "ended_at", "expire_at", "cancel", "recovered_before",
+    "nudged", *WAITING,
 )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.place import ENDED, Document, Place, attempt_of, members, open_waits, waiting_since
+from streamline.domain.place import ENDED, Document, Place, attempt_of, members, open_waits
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import compensating
-from streamline.domain.transitions.writing import Entry, due, finished, let_go, operated, owing
+from streamline.domain.transitions.writing import Entry, due, finished, let_go, operated, owing, waiting_fields
 from streamline.errors import AlreadyFinished, IllegalTransition
 
 
@@ -57,7 +57,7 @@ def retry(run: Document, now: datetime) -> Change:
         drop += _unsettled_children(run, k)
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    put |= reopened(run) | owing(run, now)
+    put |= waiting_fields([entry for _, _, entry in open_waits(run)]) | owing(run, now)
     return operated(run, now, put, ("run.retried", {"step": steps[0] if steps else None}), drop=tuple(drop))
 
 
@@ -97,16 +97,6 @@ def nudge(run: Document, now: datetime, why: Mapping[str, Any]) -> Change | None
         return None
     put, _ = due(run, now) if "lease" not in run else ({"nudged": True}, ())
     return operated(run, now, put, ("run.nudged", why))
-
-
-def reopened(run: Document) -> dict[str, Any]:
-    """Return the fields by which a run that goes on again can be answered: its open waits are in its memo."""
-    put: dict[str, Any] = {}
-    hashes = [entry["hash"] for _, _, entry in open_waits(run) if "hash" in entry]
-    if hashes:
-        put["hooks"] = hashes
-    since = waiting_since(run)
-    return put if since is None else put | {"waiting_since": since}
 
 
 def _unsettled_children(run: Document, k: int) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from streamline.domain.change import Append, Change
-from streamline.domain.place import Document, Place, attempt_of, waiting_since
+from streamline.domain.change import Change
+from streamline.domain.place import Document, Place, attempt_of, open_waits
 from streamline.domain.transitions.answering import matches
 from streamline.domain.transitions.patching import begun
-from streamline.domain.transitions.writing import Entry, driven, of_place, parked
+from streamline.domain.transitions.writing import Entry, driven, of_place, parked, waiting_fields
 
 Waits = Mapping[str, Mapping[str, Any]]
 
@@ -25,13 +25,12 @@ def park(run: Document, waits: Mapping[Place, Waits], now: datetime, *, others: 
         others: Instants at which steps of the group are to be tried again.
     """
     put: dict[str, Any] = {}
-    dues, entries, hashes = list(others), [], []
+    dues, entries = list(others), list[Entry]()
     for place, entries_of in waits.items():
         put |= begun(run, place) | {f"{place.at}.status": "waiting", f"{place.at}.attempt": attempt_of(run, place)}
         fresh, instants = _of_place(run, place, entries_of, now)
         put |= fresh | {f"{place.at}.waits": list(entries_of)}
         dues += instants
-        hashes += [entry["hash"] for address, entry in entries_of.items() if _is_new_hook(run, place, address, entry)]
         entries.append(_waiting(run, place, instants))
     held, drop = parked(run, _first(run, dues, now))
     # Waking is not another attempt: the claim will count one.
@@ -39,23 +38,24 @@ def park(run: Document, waits: Mapping[Place, Waits], now: datetime, *, others: 
     put |= opened(run, put)
     if "nudged" in run:
         drop = (*drop, "nudged")
-    append = {"hooks": Append(tuple(hashes))} if hashes else None
-    return driven(run, now, put, *entries, places=tuple(waits), drop=drop, append=append)
+    return driven(run, now, put, *entries, places=tuple(waits), drop=drop)
 
 
 def opened(run: Document, put: Mapping[str, Any]) -> dict[str, Any]:
-    """Return since when the run waits for somebody, where what is put lets it do so."""
-    instants = [entry["opened_at"] for entry in put.values() if isinstance(entry, Mapping) and entry.get("open")]
-    if not instants:
+    """Return since when and for whom the run waits, where what is put lets it do so."""
+    fresh = [entry for entry in put.values() if isinstance(entry, Mapping) and entry.get("open")]
+    if not fresh:
         return {}
-    return {"waiting_since": min([*instants, *(since for since in (waiting_since(run),) if since)])}
+    return waiting_fields([*fresh, *(entry for _, _, entry in open_waits(run))])
 
 
 def waiting_event(run: Document, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the oldest event in the run's inbox that a wait is for, or None."""
     if entry["kind"] != "event":
         return None
-    mine = (event for event in run.get("inbox", ()) if event["name"] == entry["name"])
+    end = entry.get("due_at")
+    in_time = (event for event in run.get("inbox", ()) if end is None or event["at"] <= end)
+    mine = (event for event in in_time if event["name"] == entry["name"])
     return next((event for event in mine if matches(entry.get("match"), event["payload"])), None)
 
 
@@ -73,10 +73,6 @@ def _of_place(run: Document, place: Place, waits: Waits, now: datetime) -> tuple
         elif entry.get("due_at") is not None:
             dues.append(entry["due_at"])
     return put, dues
-
-
-def _is_new_hook(run: Document, place: Place, address: str, entry: Mapping[str, Any]) -> bool:
-    return "hash" in entry and address not in place.memo(run)
 
 
 def _first(run: Document, dues: list[datetime], now: datetime) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -99,12 +99,39 @@ def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
 
 
 def carrying(change: Change, riders: Sequence[Patch]) -> Change:
-    """Return a change that also writes what could wait for the next write: logs, progress, metrics."""
+    """Return a change that also writes what could wait for the next write: logs, progress, metrics.
+
+    What the change replaces as a whole, or removes, needs no such word.
+    """
+    replaced = {*change.put, *change.drop} if riders else set()
     for rider in riders:
+        if any(path in replaced or _around(path) & replaced for path in rider.paths):
+            continue
         change.put = {**change.put, **rider.put}
         change.add = {**change.add, **rider.add}
         change.append = {**change.append, **rider.append}
     return change
+
+
+def joined(older: Mapping[str, Patch], newer: Mapping[str, Patch]) -> dict[str, Patch]:
+    """Return riders that were not written together with those that came since."""
+    return {
+        name: newer[name]
+        if name not in older
+        else older[name]
+        if name not in newer
+        else _both(older[name], newer[name])
+        for name in {**older, **newer}
+    }
+
+
+def _both(older: Patch, newer: Patch) -> Patch:
+    add = {path: older.add.get(path, 0) + amount for path, amount in newer.add.items()}
+    append = {
+        path: Append((*older.append[path].values, *more.values) if path in older.append else more.values, more.keep)
+        for path, more in newer.append.items()
+    }
+    return replace(newer, put={**older.put, **newer.put}, add=add, append=append)
 
 
 def begun(run: Document, place: Place) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,8 @@ from streamline.domain.place import Document, Place, attempt_of, open_waits, unf
 Entry = tuple[str, Mapping[str, Any]]
 
 # What an ended run no longer has.
-LET_GO = ("lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "nudged")
+WAITING = ("hooks", "waiting_since", "waiting_for")
+LET_GO = ("lease", "due_at", "active_key", "paused", "nudged", *WAITING)
 
 
 def events_after(seq: int, now: datetime, entries: tuple[Entry, ...]) -> tuple[Mapping[str, Any], ...]:
@@ -186,15 +187,18 @@ def woken(run: Document, now: datetime) -> dict[str, Any]:
 
 def answerable(run: Document, *, without: Callable[[Place, str], bool]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what to put and drop of the fields by which a run is found and answered, once some waits are closed."""
-    if "hooks" not in run and "waiting_since" not in run:
+    if "waiting_since" not in run:
         return {}, ()
     left = [entry for place, address, entry in open_waits(run) if not without(place, address)]
-    hashes, since = [entry["hash"] for entry in left if "hash" in entry], [entry["opened_at"] for entry in left]
-    put: dict[str, Any] = {}
-    drop: list[str] = []
-    for name, value in (("hooks", hashes), ("waiting_since", min(since, default=None))):
-        if value and value != run.get(name):
-            put[name] = value
-        elif not value and name in run:
-            drop.append(name)
-    return put, tuple(drop)
+    found = waiting_fields(left)
+    put = {name: value for name, value in found.items() if value != run.get(name)}
+    return put, tuple(name for name in WAITING if name in run and name not in found)
+
+
+def waiting_fields(waits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fields by which a run is found that waits for somebody: since when, what for, by which hooks."""
+    if not waits:
+        return {}
+    hashes = [entry["hash"] for entry in waits if "hash" in entry]
+    since, kinds = min(entry["opened_at"] for entry in waits), sorted({entry["kind"] for entry in waits})
+    return {"waiting_since": since, "waiting_for": kinds, **({"hooks": hashes} if hashes else {})}

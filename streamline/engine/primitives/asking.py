@@ -115,9 +115,9 @@ async def _held(
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, kind, key, name=name)
     details = {"name": name, "data": encoded_details(attempt, data), "model": name_of(attempt, model), **told}
-    fresh = opened_wait(kind, key or address, attempt.clock.now(), timeout, **details)
-    if entry is None and on_token is not None:
-        fresh = await _with_token(attempt, address, fresh, on_token)
+    fresh: Entry = opened_wait(kind, key or address, attempt.clock.now(), timeout, **details)
+    if on_token is not None and (entry is None or entry.get("open")):
+        fresh = await _with_token(attempt, address, entry or fresh, on_token)
     while True:
         entry = await hold_on(attempt, branch, address, fresh)
         if entry["outcome"] != "answered" or fits(entry, model):
@@ -126,14 +126,19 @@ async def _held(
         await attempt.memo.reopen(address, fresh)
 
 
-async def _with_token(attempt: Surroundings, address: str, entry: dict[str, Any], on_token: OnToken) -> dict[str, Any]:
+async def _with_token(attempt: Surroundings, address: str, entry: Entry, on_token: OnToken) -> Entry:
     """The token works before anybody has it, and whoever is to have it gets it before the run is parked."""
-    token = attempt.token_of(address, attempt.generation)
-    entry = entry | {"hash": hash_of(token), "generation": attempt.generation}
+    told = f"{address}/told"
+    if attempt.memo.entry(told) is not None:
+        return entry
+    generation = entry.get("generation", attempt.generation)
+    token = attempt.token_of(address, generation)
+    entry = {**entry, "hash": hash_of(token), "generation": generation}
     await attempt.memo.open(address, entry)
-    told = on_token(token)
-    if inspect.isawaitable(told):
-        await told
+    said = on_token(token)
+    if inspect.isawaitable(said):
+        await said
+    await attempt.memo.settle(told, {"kind": "told"}, spills=False)
     return entry
 
 
@@ -156,4 +161,6 @@ def _checked_approvers(approvers: Sequence[str] | None) -> list[str] | None:
         return None
     if isinstance(approvers, str) or not isinstance(approvers, Sequence):
         raise InvalidKey("approvers: a sequence of names", field="approvers")
+    if not approvers:
+        raise InvalidKey("approvers: one or more, or None for anybody", field="approvers")
     return [check_key(each, f"approvers[{i}]") for i, each in enumerate(approvers)]

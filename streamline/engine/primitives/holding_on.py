@@ -45,7 +45,8 @@ async def hold_on(attempt: Surroundings, branch: Branch, address: str, fresh: En
         if stored is None and branch.quorum.is_crowded:
             await attempt.memo.open(address, fresh)
             continue
-        await park_on(attempt, branch, address, entry, min(limits, default=None))
+        first = min(limits, default=None)
+        await park_on(attempt, branch, address, entry if first is None else {**entry, "due_at": first}, first)
 
 
 async def park_on(attempt: Surroundings, branch: Branch, address: str, entry: Entry, due_at: datetime | None) -> None:
@@ -117,7 +118,7 @@ def _limits(attempt: Surroundings, entry: Entry, timer: str | None) -> list[date
 
 
 def _timed_out(entry: Entry, now: datetime) -> dict[str, Any]:
-    kept = {name: entry[name] for name in ("kind", "name", "key", "generation") if name in entry}
+    kept = {name: entry[name] for name in ("kind", "name", "key", "generation", "due_at") if name in entry}
     return {**kept, "outcome": "timed_out", "at": now}
 
 

@@ -28,14 +28,15 @@ async def poll(
     pause = parse_duration(every, "every", positive=True)
     longest = None if max_wait is None else parse_duration(max_wait, "max_wait")
     address, entry = attempt.memo.find(branch, "poll", key)
-    codec, turn = return_codec(check, f"poll {address}"), 0
+    codec = return_codec(check, f"poll {address}")
     while entry is None or "due_at" in entry:
         if entry is not None and entry["due_at"] > attempt.clock.now():
             await _park(attempt, branch, address, entry)
             continue
+        turn = 0 if entry is None else entry["turn"]
         value = await invoke(attempt, branch.child(f"{address}[{turn}]"), check, ())
         began = attempt.clock.now() if entry is None else entry["began_at"]
-        entry, turn = await _looked(attempt, address, codec, value, began, pause, longest), turn + 1
+        entry = await _looked(attempt, address, codec, value, began, turn, pause, longest)
     if entry.get("timed_out"):
         raise WaitTimeout(f"poll {key!r}: nothing came in the time allowed", field=key)
     return codec.decode(entry["output"])
@@ -47,20 +48,24 @@ async def _looked(
     codec: Codec,
     value: Any,
     began: datetime,
+    turn: int,
     pause: timedelta,
     longest: timedelta | None,
 ) -> Entry:
     """Return the memo entry that follows from a look; the result, or its absence, is stored."""
-    now = attempt.clock.now()
+    memo, now = attempt.memo, attempt.clock.now()
+    inner = memo.addresses_within(f"{address}[{turn}]")
     if value is not None:
         encoded = codec.encode(value, f"poll {address}")
         attempt.check_size(encoded, f"poll {address}")
-        return await attempt.memo.settle(address, {"kind": "poll", "output": encoded.value}, size=encoded.size)
+        return await memo.settle(address, {"kind": "poll", "output": encoded.value}, size=encoded.size, drop=inner)
     if longest is not None and now >= began + longest:
-        return await attempt.memo.settle(address, {"kind": "poll", "output": None, "timed_out": True})
+        return await memo.settle(address, {"kind": "poll", "output": None, "timed_out": True}, drop=inner)
     # The wait ends with a look.
     due_at = now + pause if longest is None else min(now + pause, began + longest)
-    return {"kind": "poll", "began_at": began, "due_at": due_at}
+    entry = {"kind": "poll", "began_at": began, "turn": turn + 1, "due_at": due_at}
+    # Without calls of its own, a look is stored with the parking that follows.
+    return await memo.settle(address, entry, drop=inner, spills=False) if inner else entry
 
 
 async def _park(attempt: Surroundings, branch: Branch, address: str, entry: Entry) -> None:

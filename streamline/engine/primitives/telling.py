@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 from collections.abc import Mapping, MutableMapping
@@ -17,11 +18,14 @@ from streamline.domain.run import Event
 from streamline.domain.transitions.patching import Patch
 from streamline.engine.branches import current
 from streamline.engine.surroundings import Surroundings
-from streamline.errors import HeartbeatLost, InvalidInput
+from streamline.errors import HeartbeatLost, InvalidInput, InvalidKey
 
 LOGS_KEPT = 200
 PROGRESS_SECONDS = 0.5
+METRIC_MAX = 2**53
+_OWN = ("event.", "run.", "step.", "wait.")
 _BEAT_SECONDS = 1.0
+_FRAMES = itertools.count(1)
 
 
 async def progress(attempt: Surroundings, fraction: float, message: str | None, details: Mapping[str, Any]) -> None:
@@ -35,7 +39,9 @@ async def progress(attempt: Surroundings, fraction: float, message: str | None, 
         stored["message"] = check_note(message, "message")
     if details:
         checked = {check_path_key(name, "details"): value for name, value in details.items()}
-        stored["details"] = ANY.encode(checked, "details").value
+        encoded = ANY.encode(checked, "details")
+        attempt.check_size(encoded, "details")
+        stored["details"] = encoded.value
     name = f"{place.at}.progress"
     attempt.holding.riders[name] = Patch(place, {name: stored})
     said = attempt.flags.progress_said
@@ -61,20 +67,18 @@ async def _ride(attempt: Surroundings) -> None:
 
 def stream(attempt: Surroundings, frame: Any) -> None:
     """Tell listeners of this process of a frame that is not stored; none after the handler was told to end."""
-    if attempt.flags.cancelled:
+    if attempt.flags.cancelled or attempt.flags.closed:
         return
-    attempt.flags.frames += 1
-    run = attempt.holding.run
-    data = {"frame": frame, "n": attempt.flags.frames}
-    event = Event(
-        run["_id"], run["event_seq"], "step.stream", attempt.clock.now(), attempt.step.id, attempt.number, data
-    )
+    run, now, said = attempt.holding.run, attempt.clock.now(), {"frame": frame, "n": next(_FRAMES)}
+    event = Event(run["_id"], run["event_seq"], "step.stream", now, attempt.step.id, attempt.number, said)
     attempt.bus.say(event)
 
 
 async def emit(attempt: Surroundings, event: str, payload: Any) -> None:
     """Add an event of the user's to the run's, once."""
     name = check_key(event, "event")
+    if name.startswith(_OWN):
+        raise InvalidKey(f"event: not beginning with {', '.join(_OWN)}: those are the engine's", field="event")
     address, entry = attempt.memo.find(current(attempt.root), "emit", None, name=name)
     if entry is None:
         encoded = ANY.encode(payload, "payload")
@@ -86,8 +90,9 @@ async def emit(attempt: Surroundings, event: str, payload: Any) -> None:
 def metric(attempt: Surroundings, name: str, value: float) -> None:
     """Add to a number of the run's; it is stored with the next write."""
     check_path_key(name, "name")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidInput("value: a number", field="value")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not -METRIC_MAX <= value <= METRIC_MAX:
+        raise InvalidInput(f"value: a number from -{METRIC_MAX} to {METRIC_MAX}", field="value")
     place, path = attempt.memo.place, f"metrics.{name}"
     before = attempt.holding.riders.get(path)
     total = value + (before.add[path] if before is not None else 0)
@@ -124,18 +129,18 @@ class RunLog(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a line, and keep it."""
         if level >= logging.INFO and not self._attempt.flags.closed:
-            self._keep(level, str(msg), args)
+            self._keep(level, msg, args)
         super().log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Add who and where to what the caller adds."""
         return msg, {**kwargs, "extra": {**(self.extra or {}), **(kwargs.get("extra") or {})}}
 
-    def _keep(self, level: int, msg: str, args: tuple[object, ...]) -> None:
+    def _keep(self, level: int, msg: object, args: tuple[object, ...]) -> None:
         try:
-            text = msg % args if args else msg
-        except (TypeError, ValueError):
-            text = msg
+            text = logging.LogRecord("", level, "", 0, msg, args, None).getMessage()
+        except Exception:  # noqa: BLE001 - a line that cannot be put together must not fail the step
+            text = "(a line that could not be put together)"
         attempt = self._attempt
         line = {
             "at": attempt.clock.now(),

@@ -28,6 +28,7 @@ class Hook:
         self._branch = branch
         self._address = address
         self._awaited = False
+        self._timer: str | None = None
         self.key = key
         self.token = token
         self.path = f"/hooks/{token}"
@@ -56,11 +57,14 @@ class Hook:
             return decision_of(entry)
         if default is not MISSING:
             return default
-        if self._timer is not None and self._attempt.memo.entry(self._timer) is not None:
+        if self._was_impatient(entry):
             raise WaitTimeout(f"hook {self.key!r}: nobody called it in the time allowed", field="timeout")
         raise HookExpired(f"hook {self.key!r}: nobody called it before it expired", field="hook")
 
-    _timer: str | None = None
+    def _was_impatient(self, entry: Entry) -> bool:
+        """Return whether the handler's own limit came before the hook's."""
+        timer = None if self._timer is None else self._attempt.memo.entry(self._timer)
+        return timer is not None and ("due_at" not in entry or timer["due_at"] < entry["due_at"])
 
     async def _settled(self, timeout: Duration | None) -> Entry:
         memo, stored = self._attempt.memo, self._attempt.memo.entry(self._address)
