@@ -129,7 +129,9 @@ def is_overdue(run: Document, now: datetime) -> Limit | None:
     """Return the limit that the run has passed, or None while there is time."""
     for limit in _LIMITS:
         instant = run.get(limit.field)
-        if instant is not None and instant <= now and (limit.field == "deadline_at" or not _has_begun(run)):
+        if instant is None or instant > now:
+            continue
+        if limit.field == "deadline_at" or run.get("started_at", now) > instant:
             return limit
     return None
 
@@ -138,10 +140,6 @@ def time_out(run: Document, limit: Limit, ending: Ending) -> Change:
     """Return the change that fails a run whose time is over, or which did not begin in time."""
     error = {"code": limit.code, "type": "RunTimeout", "message": limit.said, **_where(run)}
     return stepping.give_up(run, error, ending, "run.timed_out")
-
-
-def _has_begun(run: Document) -> bool:
-    return bool(run["cursor"] > 0 or run["attempt"] > 1 or "attempt" in run["steps"][0] or run["recovery_count"] > 0)
 
 
 def _where(run: Document) -> dict[str, Any]:

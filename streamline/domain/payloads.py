@@ -138,6 +138,13 @@ def codec_of(value: Any) -> Codec:
         return ANY
 
 
+def size_of(stored: Any) -> int:
+    """Return the bytes of a stored value, as they were counted when it was encoded."""
+    walker = _Walker()
+    walker.encode(stored, "", 0)
+    return walker.size
+
+
 # Subclasses are kept as what they are in the end, whatever their __str__ and the like make of them.
 _AS_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),

@@ -84,12 +84,21 @@ def beginnings(step: Mapping[str, Any]) -> int:
     return int(step.get("generation", 0)) + int(step.get("retries", 0))
 
 
+def at_work(run: Document) -> list[Place]:
+    """Return the places that a run which has not ended may have a handler at: unfinished steps, or compensations."""
+    undo = run["status"] == "compensating"
+    places = [Place(k, undo) for k, step in enumerate(run["steps"]) if not undo or step.get("compensation")]
+    return [place for place in places if place.activity(run)["status"] not in ENDED]
+
+
 def open_waits(run: Document) -> Iterator[tuple[Place, str, Mapping[str, Any]]]:
     """Yield the waits of a run that somebody can answer, each with its place and address."""
-    for k, step in enumerate(run["steps"]):
-        for place in (Place(k), Place(k, undo=True)):
-            if place.undo and "compensation" not in step:
-                continue
-            for address, entry in place.memo(run).items():
-                if entry.get("open"):
-                    yield place, address, entry
+    for place in at_work(run):
+        for address, entry in place.memo(run).items():
+            if entry.get("open"):
+                yield place, address, entry
+
+
+def is_waiting(run: Document) -> bool:
+    """Return whether any of the run's handlers waits, rather than being about to be tried again."""
+    return any(place.activity(run)["status"] == "waiting" for place in at_work(run))

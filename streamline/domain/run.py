@@ -10,7 +10,7 @@ from typing import Any, Literal
 from streamline.domain.decisions import check_run
 from streamline.domain.definition import Definition
 from streamline.domain.payloads import ANY, Codec
-from streamline.domain.place import Place, attempt_of, unfinished
+from streamline.domain.place import Place, at_work, attempt_of, unfinished
 from streamline.domain.record import Record
 from streamline.domain.statuses import TERMINAL, RunStatus, StepStatus
 from streamline.errors import CorruptRun
@@ -286,8 +286,8 @@ def read_waits(document: Mapping[str, Any]) -> tuple[Wait, ...]:
 def _read_waits(document: Mapping[str, Any], k: int) -> tuple[Wait, ...]:
     if document["status"] in TERMINAL:
         return ()
-    step, waits = document["steps"][k], []
-    for place in (Place(k), Place(k, undo=True)):
+    step, waits = document["steps"][k], list[Wait]()
+    for place in (place for place in at_work(document) if place.k == k):
         activity = place.activity(document)
         is_parked = activity.get("status") == "waiting" and "lease" not in document
         asked = set(activity.get("waits", ())) if is_parked else set()

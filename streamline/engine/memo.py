@@ -90,6 +90,7 @@ class Memo:
             more["derive"] = derived
         if spills and self._is_full(size):
             document = self._spilled_document(address, stored)
+            gone = (*gone, *self._gone((address,)))
             patch = Patch(self.place, drop=gone, entries=events, spill=document, **more)
         else:
             put = {f"{at}.memo.{address}": stored, **more.pop("put", {})}

@@ -47,12 +47,7 @@ class Target:
 
     def find(self, run: Document) -> tuple[Place, str, Mapping[str, Any]] | None:
         """Return the open wait with its place and address, or None."""
-        undoing = run["status"] == "compensating"
-        found = [
-            (place, address, entry)
-            for place, address, entry in open_waits(run)
-            if place.undo == undoing and self._is_meant(address, entry)
-        ]
+        found = [each for each in open_waits(run) if self._is_meant(each[1], each[2])]
         return min(found, key=lambda each: each[2]["opened_at"], default=None)
 
     def _is_meant(self, address: str, entry: Mapping[str, Any]) -> bool:
@@ -76,8 +71,14 @@ def answer(run: Document, target: Target, reply: Reply, now: datetime) -> Change
     approvers = entry.get("approvers")
     if approvers and reply.by not in approvers:
         raise InvalidInput("by: not among those who may answer", field="by")
-    if entry.get("due_at") is not None and entry["due_at"] <= now:
+    if _is_over(entry, now):
         raise NotWaiting("the time to answer is over", field="run_id")
+    return _answered(run, place, address, entry, reply, now)
+
+
+def _answered(
+    run: Document, place: Place, address: str, entry: Mapping[str, Any], reply: Reply, now: datetime
+) -> Change:
     settled = settled_entry(entry, reply, now)
     path = f"{place.at}.memo.{address}"
     put = {path: settled, **woken(run, now)}
@@ -107,10 +108,9 @@ def deliver(run: Document, name: str, payload: Encoded, event_id: str, now: date
     if run["status"] in TERMINAL:
         raise AlreadyFinished(f"the run is {run['status']}: no event can reach it", field="run_id")
     for place, address, entry in sorted(open_waits(run), key=lambda each: each[2]["opened_at"]):
-        if entry["kind"] == "event" and entry["name"] == name and matches(entry.get("match"), payload.value):
-            target = Target(("event",), key=address)
-            if target.find(run) == (place, address, entry) and not _is_over(entry, now):
-                return answer(run, target, Reply("answered", payload), now)
+        is_meant = entry["kind"] == "event" and entry["name"] == name and matches(entry.get("match"), payload.value)
+        if is_meant and not _is_over(entry, now):
+            return _answered(run, place, address, entry, Reply("answered", payload), now)
     if len(run.get("inbox", ())) >= INBOX_MAX:
         raise PayloadTooLarge(f"the run keeps {INBOX_MAX} events that it has not waited for yet", field="name")
     kept = {"id": event_id, "name": name, "payload": payload.value, "size": payload.size, "at": now}

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.place import Document, Place, beginnings, members
+from streamline.domain.payloads import size_of
+from streamline.domain.place import ENDED, Document, Place, beginnings, members
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.patching import begun
-from streamline.domain.transitions.stepping import Ending, begin
+from streamline.domain.transitions.stepping import Ending, begin, memo_size
 from streamline.domain.transitions.writing import WAITING, answerable, driven, of_place, operated, owing, parked
 from streamline.errors import IllegalTransition, StepNotFound, StepOutputMissing
 
@@ -34,14 +35,16 @@ def jump(run: Document, place: Place, to: str, ending: Ending) -> Change:
     left, drop = answerable(run, without=lambda _, __: True)
     put |= left
     if k > place.k:
-        drop = (*drop, *(f"{place.at}.{name}" for name in ("memo", "waits") if name in run["steps"][place.k]))
+        drop = (*drop, *(f"{place.at}.{name}" for name in ("memo", "waits", "error") if name in run["steps"][place.k]))
     event = ("step.jumped", of_place(run, place) | {"to": to})
+    growth = ending.growth - _thrown_away(run, min(k, place.k), place.k)
+    sizes = {"weight": ending.weight, "growth": growth}
     if not ending.go_on or run.get("paused"):
         held, gone = parked(run, now)
-        return driven(run, now, put | held | {"cursor": k, "attempt": 0}, event, drop=(*drop, *gone))
+        return driven(run, now, put | held | {"cursor": k, "attempt": 0}, event, drop=(*drop, *gone), **sizes)
     # A step that was reset is put as a whole: what begins it goes into the same value.
     started, entries = begin(run, k, now)
-    return driven(run, now, _folded(put, started), event, *entries, drop=drop, growth=ending.growth)
+    return driven(run, now, _folded(put, started), event, *entries, drop=drop, **sizes)
 
 
 def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> Change:
@@ -49,20 +52,19 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
 
     Raises:
         StepNotFound: The run has no such step.
-        IllegalTransition: The run is being compensated, or has not come to that step.
+        IllegalTransition: The run is a draft, is being compensated, or has not come to that step.
     """
     k = index_of(run, to)
-    if run["status"] == "compensating":
-        raise IllegalTransition("rewind: the run is being compensated", field="status")
+    if run["status"] in ("compensating", "draft"):
+        raise IllegalTransition(f"rewind: the run is {run['status']}", field="status")
     reached = members(run, run["cursor"])[-1]
     if k > reached:
         raise IllegalTransition(f"rewind: the run has not come to step {to!r}", field="to_step")
     put: dict[str, Any] = {"status": "waiting", "cursor": k, "attempt": 0, "recovery_count": 0}
     put |= _reset_between(run, k, len(run["steps"]) - 1, now) | owing(run, now)
-    if run.get("paused"):
-        put["paused.due_at"] = now
-    else:
-        put["due_at"] = now
+    put["paused.due_at" if run.get("paused") else "due_at"] = now
+    freed = _thrown_away(run, k, len(run["steps"]) - 1) + ("output" in run and size_of(run["output"]))
+    put["size"] = max(0, run.get("size", 0) - freed)
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
     gone = (*_OF_THE_END, *(("deadline_at",) if run["status"] in TERMINAL else ()))
@@ -104,6 +106,16 @@ def _reset_between(run: Document, first: int, last: int, now: datetime) -> dict[
     return {f"steps.{j}": reset(run["steps"][j], now) for j in range(first, last + 1)}
 
 
+def _thrown_away(run: Document, first: int, last: int) -> int:
+    """Return the bytes of users' values that go where steps are reset: memos, and outputs that no history keeps."""
+    freed = 0
+    for k in range(first, last + 1):
+        freed += memo_size(run, Place(k))
+        if "output" in run["steps"][k] and not run["steps"][k].get("keep"):
+            freed += size_of(run["steps"][k]["output"])
+    return freed
+
+
 def reset(step: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """Return a step as it is before it begins; what it had brought goes to its history, where it keeps one."""
     fresh = {name: step[name] for name in _LASTING if name in step}
@@ -143,7 +155,7 @@ def pin(run: Document, step_id: str, version: int, now: datetime) -> Change | No
     Raises:
         StepNotFound: The run has no such step.
         StepOutputMissing: The step's history has no such version.
-        IllegalTransition: The run is cancelled.
+        IllegalTransition: The run is cancelled, or the step is to be done again.
     """
     k = next((i for i, step in enumerate(run["steps"]) if step["id"] == step_id), None)
     if k is None:
@@ -151,11 +163,15 @@ def pin(run: Document, step_id: str, version: int, now: datetime) -> Change | No
     if run["status"] == "cancelled":
         raise IllegalTransition("pin_output: the run is cancelled", field="status")
     put = pinned(run["steps"][k], f"steps.{k}", version)
+    if put is not None and run["status"] == "done" and k + 1 == len(run["steps"]):
+        put["output"] = put[f"steps.{k}.output"]
     return None if put is None else operated(run, now, put, ("step.pinned", {"step": step_id, "version": version}))
 
 
 def pinned(step: Mapping[str, Any], at: str, version: int) -> dict[str, Any] | None:
     """Return what to put so that an earlier output is the step's, or None where it is already."""
+    if step["status"] not in ENDED:
+        raise IllegalTransition(f"pin_output: step {step['id']!r} is to be done again", field="step")
     history = list(step.get("history", ()))
     current = step.get("version", 1)
     if version == current and step["status"] == "done":

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.place import ENDED, Document, Place, attempt_of, members, open_waits
+from streamline.domain.place import ENDED, Document, Place, attempt_of, members
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import compensating
-from streamline.domain.transitions.writing import Entry, due, finished, let_go, operated, owing, waiting_fields
+from streamline.domain.transitions.writing import Entry, finished, let_go, operated, owing, waiting_fields, woken
 from streamline.errors import AlreadyFinished, IllegalTransition
 
 
@@ -45,8 +45,8 @@ def retry(run: Document, now: datetime) -> Change:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
     put: dict[str, Any] = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0}
     drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "cancel") if name in run]
-    drop += ["deadline_at"] if "deadline_at" in run else []
-    steps = []
+    drop += [name for name in ("deadline_at", "start_by") if name in run]
+    steps, open_again = list[str](), list[Mapping[str, Any]]()
     for k in members(run, run["cursor"]):
         if run["steps"][k]["status"] in ("done", "skipped"):
             continue
@@ -55,9 +55,10 @@ def retry(run: Document, now: datetime) -> Change:
         put[f"steps.{k}.retries"] = run["steps"][k].get("retries", 0) + 1
         drop += [f"steps.{k}.{name}" for name in ("error", "ended_at", "waits", "due_at") if name in run["steps"][k]]
         drop += _unsettled_children(run, k)
+        open_again += [entry for entry in Place(k).memo(run).values() if entry.get("open")]
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    put |= waiting_fields([entry for _, _, entry in open_waits(run)]) | owing(run, now)
+    put |= waiting_fields(open_again) | owing(run, now)
     return operated(run, now, put, ("run.retried", {"step": steps[0] if steps else None}), drop=tuple(drop))
 
 
@@ -92,10 +93,13 @@ def unpause(run: Document, now: datetime) -> Change | None:
 
 
 def nudge(run: Document, now: datetime, why: Mapping[str, Any]) -> Change | None:
-    """Return the change that makes a run look again at what it waits for, or None where it has ended."""
+    """Return the change that makes a run look again at what it waits for, or None where it will do so anyway."""
     if run["status"] in TERMINAL or run["status"] == "draft":
         return None
-    put, _ = due(run, now) if "lease" not in run else ({"nudged": True}, ())
+    due_at = (run.get("paused") or run).get("due_at")
+    put = woken(run, now)
+    if not put or (due_at is not None and due_at <= now):
+        return None
     return operated(run, now, put, ("run.nudged", why))
 
 

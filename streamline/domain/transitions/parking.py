@@ -44,9 +44,8 @@ def park(run: Document, waits: Mapping[Place, Waits], now: datetime, *, others: 
 def opened(run: Document, put: Mapping[str, Any]) -> dict[str, Any]:
     """Return since when and for whom the run waits, where what is put lets it do so."""
     fresh = [entry for entry in put.values() if isinstance(entry, Mapping) and entry.get("open")]
-    if not fresh:
-        return {}
-    return waiting_fields([*fresh, *(entry for _, _, entry in open_waits(run))])
+    fields = waiting_fields([*fresh, *(entry for _, _, entry in open_waits(run))])
+    return {name: value for name, value in fields.items() if value != run.get(name)}
 
 
 def waiting_event(run: Document, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -68,7 +68,8 @@ def fail(run: Document, place: Place, error: Mapping[str, Any], ending: Ending, 
     put = _ended(run, place, "failed", ending) | {f"{place.at}.error": dict(error)}
     failed = ("step.failed", of_place(run, place) | {"error": dict(error)})
     if _others_at_work(run, place):
-        return driven(run, ending.now, put, failed, places=(place,))
+        left, drop = answerable(run, without=lambda where, _: where == place)
+        return driven(run, ending.now, put | left, failed, places=(place,), drop=drop)
     return _fail_run(run, place, put, (), (failed,), ending, event)
 
 
@@ -100,13 +101,14 @@ def record_failure(run: Document, place: Place, error: Mapping[str, Any], due_at
 
 def quarantine(run: Document, error: Mapping[str, Any], now: datetime) -> Change:
     """Return the change that fails a claimed run of which nothing but its lease can be relied upon."""
-    put = {**finished(run, "failed", now), "error": dict(error), "updated_at": now, "rev": _next_rev(run)}
+    status = "compensation_failed" if run.get("status") == "compensating" else "failed"
+    put = {**finished(run, status, now), "error": dict(error), "updated_at": now, "rev": _next_rev(run)}
     steps, k = run.get("steps"), run.get("cursor")
     if isinstance(steps, list) and type(k) is int and 0 <= k < len(steps) and isinstance(steps[k], dict):
         put |= {f"steps.{k}.status": "failed", f"steps.{k}.error": dict(error), f"steps.{k}.ended_at": now}
     events: tuple[Mapping[str, Any], ...] = ()
     if isinstance(run.get("events"), list) and isinstance(run.get("event_seq"), int):
-        events = events_after(run["event_seq"], now, (("run.failed", {"error": dict(error)}),))
+        events = events_after(run["event_seq"], now, ((f"run.{status}", {"error": dict(error)}),))
         put["event_seq"] = events[-1]["seq"]
     guard = {"lease.token": run["lease"]["token"], "rev": run.get("rev")}
     return Change(guard=guard, put=put, drop=LET_GO, events=events)
@@ -147,6 +149,8 @@ def _advance(
     if ending.state is not None:
         put |= ending.state
     if _others_at_work(run, place):
+        left, closed = answerable(run, without=lambda where, _: where == place)
+        put, drop = put | left, (*drop, *closed)
         return driven(run, ending.now, put, event, places=(place,), drop=drop, weight=weight, growth=growth)
     if _failed_member(run, place) is not None:
         return _fail_run(run, place, put, drop, (event,), ending, "run.failed")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from streamline.domain.change import Append, Change
-from streamline.domain.place import Document, Place, attempt_of, open_waits, unfinished
+from streamline.domain.place import Document, Place, attempt_of, is_waiting, open_waits, unfinished
 
 Entry = tuple[str, Mapping[str, Any]]
 
@@ -181,8 +181,11 @@ def parked(run: Document, instant: datetime | None) -> tuple[dict[str, Any], tup
 
 def woken(run: Document, now: datetime) -> dict[str, Any]:
     """Return what to put so that a run is looked at again now, whether or not somebody drives it."""
-    # Whoever drives it looks again before it parks the run.
-    return {"nudged": True} if "lease" in run else due(run, now)[0]
+    if "lease" in run:
+        # Whoever drives it looks again before it parks the run.
+        return {} if "nudged" in run else {"nudged": True}
+    # A pause before another attempt is not cut short by an answer.
+    return due(run, now)[0] if is_waiting(run) else {}
 
 
 def answerable(run: Document, *, without: Callable[[Place, str], bool]) -> tuple[dict[str, Any], tuple[str, ...]]:
