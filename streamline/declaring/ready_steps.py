@@ -14,7 +14,7 @@ from streamline.domain.definition import StepReference
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import Codec
 from streamline.engine.context import Context
-from streamline.engine.primitives.asking import MISSING
+from streamline.engine.primitives.asking import MISSING, check_on_timeout
 from streamline.errors import InvalidPolicy, WaitTimeout
 from streamline.features.replies import Decision
 
@@ -90,6 +90,9 @@ class ReadySteps(Generic[InputT, StateT]):
         on_timeout: Literal["approved", "rejected", "timed_out"] = "timed_out",
     ) -> WorkflowStep[Decision]:
         """Declare a step whose output is a `Decision`; arguments as for ``ctx.approve``."""
+        check_on_timeout(on_timeout)
+        if timeout is not None:
+            parse_duration(timeout, "timeout")
 
         async def approve(ctx: Context[Any, Any]) -> Decision:
             return await ctx.approve(
@@ -126,6 +129,8 @@ class ReadySteps(Generic[InputT, StateT]):
             max_wait: How long to look; past it the step fails. Default for ever.
         """
         parse_duration(every, "every", positive=True)
+        if max_wait is not None:
+            parse_duration(max_wait, "max_wait")
 
         async def look(ctx: Context[InputT, StateT]) -> Any:
             job: J = await ctx.call("submit", partial(submit, ctx))

@@ -7,6 +7,7 @@ waits for something that is not there yet.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import datetime
 
@@ -27,81 +28,6 @@ class Jump(BaseException):
         self.to = to
 
 
-class Quorum:
-    """Counts the branches that are awake, of all handlers that are at work on a run.
-
-    Attributes:
-        suspended: Whether none was awake any more: everything is over but for parking the run.
-    """
-
-    def __init__(self, clock: Clock, awake: int = 1) -> None:
-        self._clock = clock
-        self._awake = awake
-        self._parked: dict[asyncio.Future[None], datetime | None] = {}
-        self.suspended = False
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether other branches are awake beside the one that asks."""
-        return self._awake > 1
-
-    def doze(self, count: int = 1) -> None:
-        """Note that branches are awake no longer; `check` decides what follows."""
-        self._awake -= count
-
-    def rouse(self, count: int = 1) -> None:
-        """Note that branches are awake."""
-        self._awake += count
-
-    def check(self) -> None:
-        """Suspend every parked branch where none is awake."""
-        if self._awake == 0 and not self.suspended:
-            self.suspended = True
-            for waiter in self._parked:
-                if not waiter.done():
-                    waiter.set_exception(Suspension())
-
-    def look_again(self) -> None:
-        """Let every parked branch look whether what it waits for is there."""
-        for waiter in self._parked:
-            self._wake(waiter)
-
-    async def park(self, due_at: datetime | None) -> None:
-        """Return when `due_at` has come, or when it is time to look again, while other branches are awake.
-
-        Raises:
-            Suspension: No branch is awake any more.
-        """
-        if self.suspended:
-            raise Suspension
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._parked[waiter] = due_at
-        self.doze()
-        self.check()
-        timer = None
-        if due_at is not None and not waiter.done():
-            seconds = (due_at - self._clock.now()).total_seconds()
-            timer = loop.call_later(max(0.0, seconds), self._wake, waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self._wake(waiter)  # whoever cancelled this branch counts it as one that was awake
-            raise
-        finally:
-            del self._parked[waiter]
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self, waiter: asyncio.Future[None]) -> None:
-        # Counted here and now: by the time the branch runs, others may have gone to sleep.
-        if not waiter.done():
-            waiter.set_result(None)
-            self.rouse()
-        elif waiter.cancelled():
-            self.rouse()
-
-
 class Branch:
     """One branch of a handler: the prefix of its calls' addresses, and which of them it has asked for.
 
@@ -109,22 +35,28 @@ class Branch:
         owner: The attempt it belongs to; two attempts of one process never share a branch.
         path: Its address; empty for the handler itself.
         quorum: Counts it while it is awake.
+        up: The branch that waits for this one in the same line of code; None where it goes on beside it.
+        counts: Whether it is counted for itself, beside the branch that waits for it.
+
+    Attributes:
+        touched: The addresses it has asked for.
+        asleep: How many of its tasks wait: a branch is awake while none does.
     """
 
-    __slots__ = ("_asked", "_counts", "owner", "path", "quorum", "touched")
+    __slots__ = ("_asked", "_numbers", "asleep", "counts", "owner", "path", "quorum", "touched", "up")
 
-    def __init__(self, owner: object, path: str, quorum: Quorum) -> None:
+    def __init__(
+        self, owner: object, path: str, quorum: Quorum, up: Branch | None = None, *, counts: bool = True
+    ) -> None:
         self.owner = owner
         self.path = path
         self.quorum = quorum
+        self.up = up
+        self.counts = counts
+        self.asleep = 0
         self.touched: list[str] = []
         self._asked: set[str] = set()
-        self._counts: dict[str, int] = {}
-
-    @property
-    def is_root(self) -> bool:
-        """Whether it is the handler itself."""
-        return not self.path
+        self._numbers: dict[str, int] = {}
 
     def address(self, kind: str, key: str | None) -> str:
         """Return the address of a call; without a key it is numbered in call order.
@@ -133,8 +65,8 @@ class Branch:
             InvalidKey: The key is not of the allowed form, or was used before in this branch.
         """
         if key is None:
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-            name = f"{kind}#{self._counts[kind]}"
+            self._numbers[kind] = self._numbers.get(kind, 0) + 1
+            name = f"{kind}#{self._numbers[kind]}"
         else:
             name = check_path_key(key, "key")
         if name in self._asked:
@@ -149,8 +81,116 @@ class Branch:
         return f"{self.path}/{name}" if self.path else name
 
     def child(self, path: str) -> Branch:
-        """Return a branch of this one; its calls do not mix with others'."""
+        """Return a branch that this one waits for; its calls do not mix with others'."""
+        return Branch(self.owner, path, self.quorum, up=self, counts=False)
+
+    def worker(self, path: str) -> Branch:
+        """Return a branch that this one waits for, and that others of its tasks may outlast."""
+        return Branch(self.owner, path, self.quorum, up=self)
+
+    def beside(self, path: str) -> Branch:
+        """Return a branch that goes on beside others."""
         return Branch(self.owner, path, self.quorum)
+
+    def line(self) -> Iterator[Branch]:
+        """Yield the branch and those that wait for it."""
+        branch: Branch | None = self
+        while branch is not None:
+            yield branch
+            branch = branch.up
+
+
+class Quorum:
+    """Counts the branches that are awake, of all handlers that are at work on a run.
+
+    Attributes:
+        suspended: Whether none was awake any more: everything is over but for parking the run.
+    """
+
+    def __init__(self, clock: Clock, awake: int = 1) -> None:
+        self._clock = clock
+        self._awake = awake
+        self._parked: dict[asyncio.Future[None], Branch] = {}
+        self._checking = False
+        self.suspended = False
+
+    def is_crowded(self, branch: Branch) -> bool:
+        """Return whether other branches are awake beside this one."""
+        return self._awake > sum(each.counts for each in branch.line() if not each.asleep)
+
+    def begin(self, branch: Branch) -> None:
+        """Count a branch that begins."""
+        self._awake += 1
+
+    def end(self, branch: Branch | None = None) -> None:
+        """Count a branch no longer that has ended; one that sleeps is not counted."""
+        if branch is None or not branch.asleep:
+            self._awake -= 1
+
+    def sleep(self, branch: Branch) -> None:
+        """Note that a branch waits, and with it those that wait for it."""
+        for each in branch.line():
+            self._awake -= each.counts and not each.asleep
+            each.asleep += 1
+
+    def wake(self, branch: Branch) -> None:
+        """Note that a branch goes on, and with it those that wait for it."""
+        for each in branch.line():
+            each.asleep -= 1
+            self._awake += each.counts and not each.asleep
+
+    def check(self) -> None:
+        """Suspend every parked branch where none is awake, once the code that is about to run has run."""
+        if self._awake <= 0 and not self._checking:
+            self._checking = True
+            asyncio.get_running_loop().call_soon(self._check)
+
+    def look_again(self) -> None:
+        """Let every parked branch look whether what it waits for is there."""
+        for waiter in tuple(self._parked):
+            self._rouse(waiter)
+
+    async def park(self, branch: Branch, due_at: datetime | None) -> None:
+        """Return when `due_at` has come, or when it is time to look again, while other branches are awake.
+
+        Raises:
+            Suspension: No branch is awake any more.
+        """
+        if self.suspended:
+            raise Suspension
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._parked[waiter] = branch
+        self.sleep(branch)
+        self.check()
+        timer = None
+        if due_at is not None:
+            seconds = (due_at - self._clock.now()).total_seconds()
+            timer = loop.call_later(max(0.0, seconds), self._rouse, waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self.wake(branch)  # whoever cancelled this branch counts it as one that was awake
+            raise
+        finally:
+            del self._parked[waiter]
+            if timer is not None:
+                timer.cancel()
+
+    def _check(self) -> None:
+        self._checking = False
+        if self._awake <= 0:
+            self.suspended = True
+            for waiter in self._parked:
+                if not waiter.done():
+                    waiter.set_exception(Suspension())
+
+    def _rouse(self, waiter: asyncio.Future[None]) -> None:
+        # Counted here and now: by the time the branch runs, others may have gone to sleep.
+        if not waiter.done():
+            waiter.set_result(None)
+            self.wake(self._parked[waiter])
 
 
 _CURRENT: ContextVar[Branch | None] = ContextVar("streamline_branch", default=None)

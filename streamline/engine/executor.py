@@ -33,7 +33,7 @@ from streamline.domain.transitions import parking, stepping
 from streamline.domain.transitions.parking import Waits
 from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
-from streamline.engine.branches import Quorum, Suspension
+from streamline.engine.branches import Branch, Quorum, Suspension
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
 from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, StreamlineError
@@ -155,7 +155,7 @@ class Executor:
         try:
             while not holding.stopping:
                 if due_at is not None and due_at > self.runtime.clock.now():
-                    await quorum.park(due_at)
+                    await quorum.park(Branch(None, "", quorum), due_at)
                     continue
                 attempt = self._attempt(holding, step, place, quorum)
                 outcome = await attempt.outcome()
@@ -188,7 +188,7 @@ class Executor:
 
     @staticmethod
     def _ended(quorum: Quorum, left: _Left | None) -> _Left | None:
-        quorum.doze()
+        quorum.end()
         quorum.check()
         return left
 

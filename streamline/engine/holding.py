@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -48,6 +49,7 @@ class Holding:
         "_flushing",
         "_lock",
         "_queue",
+        "_riders_lock",
         "_runtime",
         "definition",
         "handlers",
@@ -66,6 +68,7 @@ class Holding:
         self._runtime = runtime
         self._lock = asyncio.Lock()
         self.state_lock = asyncio.Lock()
+        self._riders_lock = threading.Lock()
         self._queue: list[tuple[Patch, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self.run = run
@@ -119,6 +122,22 @@ class Holding:
         if self._flushing is None:
             self._flushing = asyncio.ensure_future(self._flush())
         await stored
+
+    def add_rider(self, name: str, patch: Patch) -> None:
+        """Let something go with the next write; handlers in threads say things, too."""
+        with self._riders_lock:
+            self.riders = joined(self.riders, {name: patch})
+
+    def _take_riders(self) -> dict[str, Patch]:
+        if not self.riders:
+            return {}
+        with self._riders_lock:
+            riders, self.riders = self.riders, {}
+        return riders
+
+    def _give_back(self, riders: dict[str, Patch]) -> None:
+        with self._riders_lock:
+            self.riders = joined(riders, self.riders)
 
     async def ride(self) -> None:
         """Write what would go with the next write, now; raise `HeartbeatLost` where the lease is gone."""
@@ -180,18 +199,18 @@ class Holding:
                 self.spilled[patch.place, patch.spill["address"]] = patch.spill["entry"]
 
     async def _commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
-        while not self.lost and self._runtime.clock.monotonic() < self.safe_until:
+        while not self.over and self._runtime.clock.monotonic() < self.safe_until:
             before = self.run.get("cursor")
             # What is said while the write is under way goes with the next one.
-            riders, self.riders = self.riders, {}
+            riders = self._take_riders()
             try:
                 change = carrying(build(self.run), tuple(riders.values()))
                 if await self._try(change) or await self._moved_on(before):
                     return
             except StreamlineError:
-                self.riders = joined(riders, self.riders)
+                self._give_back(riders)
                 raise
-            self.riders = joined(riders, self.riders)
+            self._give_back(riders)
         self.lose()
         raise HeartbeatLost(f"run {self.run['_id']}: the lease was lost")
 

@@ -7,17 +7,15 @@ A memo of many or large results spills into a collection of its own, so that the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from streamline.clock import Clock
 from streamline.domain.place import Document, Place
-from streamline.domain.transitions.parking import opened
 from streamline.domain.transitions.patching import Patch
 from streamline.domain.transitions.stepping import memo_size
 from streamline.domain.transitions.writing import Entry as Event
-from streamline.domain.transitions.writing import answerable
 from streamline.engine.branches import Branch
 from streamline.engine.holding import Holding
 from streamline.errors import NonDeterministicStep
@@ -61,7 +59,7 @@ class Memo:
         *,
         size: int = 0,
         events: tuple[Event, ...] = (),
-        drop: Iterable[str] = (),
+        drop: Collection[str] = (),
         spills: bool = True,
         **more: Any,
     ) -> Entry:
@@ -80,44 +78,32 @@ class Memo:
             HeartbeatLost: The run is no longer held.
         """
         at, stored = self.place.at, {**entry, "size": size}
-        dropped = set(drop)
-        gone = self._gone(dropped)
-
-        def derived(run: Document) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-            return answerable(run, without=lambda place, key: place == self.place and key in dropped)
-
-        if gone:
-            more["derive"] = derived
+        gone, memo = self._gone(drop), self.place.memo(self._holding.run)
+        closes = frozenset(address for address in drop if memo.get(address, {}).get("open"))
         if spills and self._is_full(size):
             document = self._spilled_document(address, stored)
             gone = (*gone, *self._gone((address,)))
-            patch = Patch(self.place, drop=gone, entries=events, spill=document, **more)
+            patch = Patch(self.place, drop=gone, entries=events, spill=document, closes=closes, **more)
         else:
             put = {f"{at}.memo.{address}": stored, **more.pop("put", {})}
             growth = size - (self.entry(address) or {}).get("size", 0)
-            patch = Patch(self.place, put, gone, entries=events, weight=size, growth=growth, **more)
+            parts = {"weight": size, "growth": growth, "closes": closes, **more}
+            patch = Patch(self.place, put, gone, entries=events, **parts)
         await self._holding.settle(patch)
         return self.entry(address) or stored
 
     async def open(self, address: str, entry: Entry) -> None:
         """Store that a branch waits, before the run is parked: others of its branches go on."""
-        path = f"{self.place.at}.memo.{address}"
+        put = {f"{self.place.at}.memo.{address}": dict(entry)}
+        opens = {address: entry} if entry.get("open") else {}
         await self._holding.settle(
-            Patch(
-                self.place,
-                {path: dict(entry)},
-                wanted=lambda run: address not in self.place.memo(run),
-                derive=lambda run: (opened(run, {path: entry}), ()),
-            )
+            Patch(self.place, put, opens=opens, wanted=lambda run: address not in self.place.memo(run))
         )
 
     async def reopen(self, address: str, entry: Entry) -> None:
         """Let a wait go on whose answer is of no use."""
-        path = f"{self.place.at}.memo.{address}"
-        told = ("wait.refused", {"key": address})
-        await self._holding.settle(
-            Patch(self.place, {path: dict(entry)}, entries=(told,), derive=lambda run: (opened(run, {path: entry}), ()))
-        )
+        put, told = {f"{self.place.at}.memo.{address}": dict(entry)}, ("wait.refused", {"key": address})
+        await self._holding.settle(Patch(self.place, put, entries=(told,), opens={address: entry}))
 
     async def close(self, address: str, entry: Entry, *, take: str | None = None) -> Entry:
         """Close a wait from inside, unless somebody answers first; return what stands under its address.
@@ -131,21 +117,15 @@ class Memo:
         def is_open(run: Document) -> bool:
             return bool(self.place.memo(run).get(address, {}).get("open", True))
 
-        def derived(run: Document) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-            put, drop = answerable(run, without=lambda place, key: (place, key) == (self.place, address))
-            if take is not None:
-                put["inbox"] = [event for event in run.get("inbox", ()) if event["id"] != take]
-            return put, drop
-
-        put = {f"{self.place.at}.memo.{address}": dict(entry)}
-        await self._holding.settle(Patch(self.place, put, wanted=is_open, derive=derived))
+        put, closes = {f"{self.place.at}.memo.{address}": dict(entry)}, frozenset({address})
+        await self._holding.settle(Patch(self.place, put, wanted=is_open, closes=closes, takes=take))
         return self.entry(address) or entry
 
     def addresses_within(self, path: str) -> list[str]:
         """Return the addresses of the calls of a branch and of its branches."""
         return [address for address in self.place.memo(self._holding.run) if address.startswith(f"{path}/")]
 
-    def _gone(self, addresses: Iterable[str]) -> tuple[str, ...]:
+    def _gone(self, addresses: Collection[str]) -> tuple[str, ...]:
         memo = self.place.memo(self._holding.run)
         return tuple(f"{self.place.at}.memo.{address}" for address in addresses if address in memo)
 

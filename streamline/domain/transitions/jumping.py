@@ -38,7 +38,7 @@ def jump(run: Document, place: Place, to: str, ending: Ending) -> Change:
         drop = (*drop, *(f"{place.at}.{name}" for name in ("memo", "waits", "error") if name in run["steps"][place.k]))
     event = ("step.jumped", of_place(run, place) | {"to": to})
     growth = ending.growth - _thrown_away(run, min(k, place.k), place.k)
-    sizes = {"weight": ending.weight, "growth": growth}
+    sizes: dict[str, Any] = {"weight": ending.weight, "growth": growth}
     if not ending.go_on or run.get("paused"):
         held, gone = parked(run, now)
         return driven(run, now, put | held | {"cursor": k, "attempt": 0}, event, drop=(*drop, *gone), **sizes)

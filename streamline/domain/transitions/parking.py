@@ -35,13 +35,13 @@ def park(run: Document, waits: Mapping[Place, Waits], now: datetime, *, others: 
     held, drop = parked(run, _first(run, dues, now))
     # Waking is not another attempt: the claim will count one.
     put |= held | {"attempt": run["attempt"] - 1}
-    put |= opened(run, put)
+    put |= _opened(run, put)
     if "nudged" in run:
         drop = (*drop, "nudged")
     return driven(run, now, put, *entries, places=tuple(waits), drop=drop)
 
 
-def opened(run: Document, put: Mapping[str, Any]) -> dict[str, Any]:
+def _opened(run: Document, put: Mapping[str, Any]) -> dict[str, Any]:
     """Return since when and for whom the run waits, where what is put lets it do so."""
     fresh = [entry for entry in put.values() if isinstance(entry, Mapping) and entry.get("open")]
     fields = waiting_fields([*fresh, *(entry for _, _, entry in open_waits(run))])

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamline.domain.change import Append, Change
 from streamline.domain.place import Document, Place
-from streamline.domain.transitions.writing import Entry, driven
+from streamline.domain.transitions.writing import Entry, answerable, driven
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,9 @@ class Patch:
         growth: Bytes by which the run grows.
         spill: A document for the collection of memos, to be stored first.
         wanted: Asked of the run as it is when the patch is about to be written; the patch is left out where it says no.
-        derive: Told the run as it is then; returns what else to put and drop.
+        opens: Waits that somebody can answer from now on, by address.
+        closes: Addresses of waits that nobody can answer any more.
+        takes: The id of the event that leaves the run's inbox.
     """
 
     place: Place
@@ -40,7 +42,9 @@ class Patch:
     growth: int = 0
     spill: dict[str, Any] | None = None
     wanted: Callable[[Document], bool] | None = None
-    derive: Callable[[Document], tuple[Mapping[str, Any], tuple[str, ...]]] | None = None
+    opens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    closes: frozenset[str] = frozenset()
+    takes: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -56,8 +60,6 @@ def fitting(patches: Sequence[Patch]) -> int:
         mine = {path: _around(path) for path in patch.paths}
         if any(path in taken or path in around or above & taken for path, above in mine.items()):
             return count
-        if count and patch.derive is not None:
-            return count  # what it adds depends on what those before it do
         taken |= mine.keys()
         around = around.union(*mine.values())
     return len(patches)
@@ -83,19 +85,29 @@ def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
         drop += patch.drop
         entries += patch.entries
         weight, growth = weight + patch.weight, growth + patch.growth
-        if patch.derive is not None:
-            derived, gone = patch.derive(run)
-            put |= derived
-            drop += gone
         put |= begun(run, patch.place)
         if patch.spill is not None:
             put["spilled"] = True
             path = f"{patch.place.at}.spilled"
             add[path] = add.get(path, 0) + 1
+    found, lost = _answerable(run, patches)
+    put, drop = put | found, [*drop, *lost]
+    taken = {patch.takes for patch in patches if patch.takes is not None}
+    if taken:
+        put["inbox"] = [event for event in run.get("inbox", ()) if event["id"] not in taken]
     places = tuple(patch.place for patch in patches)
     return driven(
         run, now, put, *entries, places=places, drop=tuple(drop), add=add, append=append, weight=weight, growth=growth
     )
+
+
+def _answerable(run: Document, patches: Sequence[Patch]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what to put and drop of the fields by which a run is found and answered, after all the patches."""
+    if not any(patch.opens or patch.closes for patch in patches):
+        return {}, ()
+    opens = [entry for patch in patches for entry in patch.opens.values()]
+    closes = {(patch.place, address) for patch in patches for address in (*patch.closes, *patch.opens)}
+    return answerable(run, without=lambda place, address: (place, address) in closes, more=opens)
 
 
 def carrying(change: Change, riders: Sequence[Patch]) -> Change:
@@ -128,7 +140,7 @@ def joined(older: Mapping[str, Patch], newer: Mapping[str, Patch]) -> dict[str, 
 def _both(older: Patch, newer: Patch) -> Patch:
     add = {path: older.add.get(path, 0) + amount for path, amount in newer.add.items()}
     append = {
-        path: Append((*older.append[path].values, *more.values) if path in older.append else more.values, more.keep)
+        path: Append((*older.append[path].values, *more.values)[-(more.keep or 0) :], more.keep)
         for path, more in newer.append.items()
     }
     return replace(newer, put={**older.put, **newer.put}, add=add, append=append)

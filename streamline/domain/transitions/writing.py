@@ -188,12 +188,20 @@ def woken(run: Document, now: datetime) -> dict[str, Any]:
     return due(run, now)[0] if is_waiting(run) else {}
 
 
-def answerable(run: Document, *, without: Callable[[Place, str], bool]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what to put and drop of the fields by which a run is found and answered, once some waits are closed."""
-    if "waiting_since" not in run:
+def answerable(
+    run: Document, *, without: Callable[[Place, str], bool], more: Sequence[Mapping[str, Any]] = ()
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what to put and drop of the fields by which a run is found and answered.
+
+    Args:
+        run: The run as it is.
+        without: Tells the waits that are closed.
+        more: Waits that are opened.
+    """
+    if "waiting_since" not in run and not more:
         return {}, ()
     left = [entry for place, address, entry in open_waits(run) if not without(place, address)]
-    found = waiting_fields(left)
+    found = waiting_fields([*left, *more])
     put = {name: value for name, value in found.items() if value != run.get(name)}
     return put, tuple(name for name in WAITING if name in run and name not in found)
 

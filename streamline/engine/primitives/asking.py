@@ -72,8 +72,7 @@ async def approve(
     on_token: OnToken | None,
 ) -> Decision:
     """Return the decision that somebody takes, or the one that stands for none in time."""
-    if on_timeout not in ("approved", "rejected", "timed_out"):
-        raise InvalidPolicy('on_timeout: "approved", "rejected" or "timed_out"', field="on_timeout")
+    check_on_timeout(on_timeout)
     allowed = _checked_approvers(approvers)
     noted = _noted(reason)
     entry = await _held(
@@ -81,6 +80,12 @@ async def approve(
     )
     decided = decision_of(entry)
     return decided if decided.outcome != "timed_out" else Decision(on_timeout, at=decided.at)  # type: ignore[arg-type]
+
+
+def check_on_timeout(outcome: str) -> None:
+    """Raise `InvalidPolicy` where this cannot be the decision that stands for none."""
+    if outcome not in ("approved", "rejected", "timed_out"):
+        raise InvalidPolicy('on_timeout: "approved", "rejected" or "timed_out"', field="on_timeout")
 
 
 async def ask(

@@ -79,6 +79,16 @@ async def invoke(attempt: Surroundings, branch: Branch, fn: Callable[..., Any], 
         return await value if inspect.isawaitable(value) else value
 
 
+async def work(attempt: Surroundings, branch: Branch, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call a function in a branch that is awake for itself: the run is not parked while it is at work."""
+    branch.quorum.begin(branch)
+    try:
+        return await invoke(attempt, branch, fn, args)
+    finally:
+        branch.quorum.end(branch)
+        branch.quorum.check()
+
+
 async def _carry_out(
     attempt: Surroundings,
     branch: Branch,
@@ -91,7 +101,7 @@ async def _carry_out(
     failures = 0
     while True:
         try:
-            return await _once(attempt, branch.child(address), fn, args, timeout)
+            return await _once(attempt, branch.worker(address), fn, args, timeout)
         except Exception as error:
             failures += 1
             if failures >= policy.max_attempts or not is_worth_retrying(error, policy):
@@ -105,7 +115,7 @@ async def _once(
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            return await invoke(attempt, branch, fn, args)
+            return await work(attempt, branch, fn, args)
     except TimeoutError as error:
         if limit.expired():
             raise StepTimeout(f"the call took longer than {timeout:g} s", field="timeout") from error

@@ -64,6 +64,7 @@ class _Job:
     codec: Codec
     work: Callable[..., Any]
     args: tuple[Any, ...] = ()
+    branch: Branch | None = None
     error: BaseException | None = None
 
 
@@ -164,13 +165,14 @@ class _Fan:
         if any(stop(job) for job in jobs if self.entry(job) is not None):
             return
         quorum, running = self._branch.quorum, dict[asyncio.Task[None], _Job]()
-        quorum.doze()
+        quorum.sleep(self._branch)
         stopped, suspended = False, False
         try:
             while waiting or running:
                 while waiting and len(running) < concurrency and not (suspended or quorum.suspended):
                     job = waiting.pop(0)
-                    quorum.rouse()
+                    job.branch = self._branch.beside(job.path)
+                    quorum.begin(job.branch)
                     running[asyncio.ensure_future(self._carry_out(job))] = job
                 if not running:
                     break
@@ -183,8 +185,7 @@ class _Fan:
                 if stopped:
                     break
         finally:
-            if not quorum.suspended:
-                quorum.rouse()
+            quorum.wake(self._branch)
             await self._end(running)
         if (suspended or waiting) and not stopped:
             raise Suspension
@@ -195,10 +196,11 @@ class _Fan:
             job.error = asyncio.CancelledError()
         else:
             job.error = task.exception()
+        assert job.branch is not None
+        self._branch.quorum.end(job.branch)
         if isinstance(job.error, Suspension):
             job.error = None
             return True
-        self._branch.quorum.doze()
         if isinstance(job.error, Jump):
             raise job.error
         return False
@@ -208,12 +210,12 @@ class _Fan:
             task.cancel()
         if running:
             await asyncio.wait(running)
-        for task in running:
-            if task.cancelled() or not isinstance(task.exception(), Suspension):
-                self._branch.quorum.doze()
+        for job in running.values():
+            if job.branch is not None:
+                self._branch.quorum.end(job.branch)
 
     async def _carry_out(self, job: _Job) -> None:
-        branch, size = self._branch.child(job.path), 0
+        branch, size = job.branch or self._branch.beside(job.path), 0
         entry: dict[str, Any] = {"kind": "branch"}
         try:
             value = await self._attempt.watched(

@@ -42,7 +42,7 @@ async def hold_on(attempt: Surroundings, branch: Branch, address: str, fresh: En
             if not entry.get("open"):
                 return entry
             return await attempt.memo.close(address, _timed_out(entry, now))
-        if stored is None and branch.quorum.is_crowded:
+        if stored is None and branch.quorum.is_crowded(branch):
             await attempt.memo.open(address, fresh)
             continue
         first = min(limits, default=None)
@@ -57,7 +57,7 @@ async def park_on(attempt: Surroundings, branch: Branch, address: str, entry: En
     """
     attempt.flags.pending[address] = entry
     try:
-        await branch.quorum.park(due_at)
+        await branch.quorum.park(branch, due_at)
     except Suspension:
         raise
     except BaseException:

@@ -10,7 +10,7 @@ from streamline.domain.annotations import return_codec
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import Codec
 from streamline.engine.branches import Branch, current
-from streamline.engine.primitives.calling import invoke
+from streamline.engine.primitives.calling import work
 from streamline.engine.primitives.holding_on import Entry, park_on
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import WaitTimeout
@@ -34,7 +34,7 @@ async def poll(
             await _park(attempt, branch, address, entry)
             continue
         turn = 0 if entry is None else entry["turn"]
-        value = await invoke(attempt, branch.child(f"{address}[{turn}]"), check, ())
+        value = await work(attempt, branch.worker(f"{address}[{turn}]"), check, ())
         began = attempt.clock.now() if entry is None else entry["began_at"]
         entry = await _looked(attempt, address, codec, value, began, turn, pause, longest)
     if entry.get("timed_out"):
@@ -69,6 +69,6 @@ async def _looked(
 
 
 async def _park(attempt: Surroundings, branch: Branch, address: str, entry: Entry) -> None:
-    if branch.quorum.is_crowded and attempt.memo.entry(address) != entry:
+    if branch.quorum.is_crowded(branch) and attempt.memo.entry(address) != entry:
         await attempt.memo.settle(address, entry, spills=False)
     await park_on(attempt, branch, address, entry, entry["due_at"])

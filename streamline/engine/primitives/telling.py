@@ -42,8 +42,8 @@ async def progress(attempt: Surroundings, fraction: float, message: str | None, 
         encoded = ANY.encode(checked, "details")
         attempt.check_size(encoded, "details")
         stored["details"] = encoded.value
-    name = f"{place.at}.progress"
-    attempt.holding.riders[name] = Patch(place, {name: stored})
+    path = f"{place.at}.progress"
+    attempt.holding.add_rider(path, Patch(place, {path: stored}))
     said = attempt.flags.progress_said
     if said is None or attempt.clock.monotonic() - said >= PROGRESS_SECONDS:
         attempt.flags.progress_said = attempt.clock.monotonic()
@@ -93,10 +93,8 @@ def metric(attempt: Surroundings, name: str, value: float) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not -METRIC_MAX <= value <= METRIC_MAX:
         raise InvalidInput(f"value: a number from -{METRIC_MAX} to {METRIC_MAX}", field="value")
-    place, path = attempt.memo.place, f"metrics.{name}"
-    before = attempt.holding.riders.get(path)
-    total = value + (before.add[path] if before is not None else 0)
-    attempt.holding.riders[path] = Patch(place, add={path: total})
+    path = f"metrics.{name}"
+    attempt.holding.add_rider(path, Patch(attempt.memo.place, add={path: value}))
 
 
 async def heartbeat(attempt: Surroundings) -> None:
@@ -149,6 +147,4 @@ class RunLog(logging.LoggerAdapter[logging.Logger]):
             "step": attempt.step.id,
             "attempt": attempt.number,
         }
-        before = attempt.holding.riders.get("logs")
-        lines = (*(before.append["logs"].values if before is not None else ()), line)[-LOGS_KEPT:]
-        attempt.holding.riders["logs"] = Patch(attempt.memo.place, append={"logs": Append(lines, LOGS_KEPT)})
+        attempt.holding.add_rider("logs", Patch(attempt.memo.place, append={"logs": Append((line,), LOGS_KEPT)}))
