@@ -56,7 +56,8 @@ def checked_timeout(timeout: Duration | None, field: str = "timeout") -> timedel
 
 def checked_ends(ends: Collection[str]) -> frozenset[str]:
     """Return which ends of a run are compensated; raise `InvalidPolicy` for anything else."""
-    if isinstance(ends, str) or not set(ends) <= {"failed", "cancelled"}:
+    is_collection = isinstance(ends, Collection) and not isinstance(ends, str)
+    if not is_collection or not set(ends) <= {"failed", "cancelled"}:
         raise InvalidPolicy('compensate_on: a set of "failed" and "cancelled"', field="compensate_on")
     return frozenset(ends)
 

@@ -8,6 +8,7 @@ from typing import Any
 from streamline.domain.policies import RetryPolicy
 from streamline.errors import (
     ChildFailed,
+    CorruptRun,
     DefinitionError,
     HookExpired,
     InvalidInput,
@@ -28,6 +29,7 @@ _CREDENTIALS = re.compile(r"(\w[\w+.-]{0,30}://)[^\s/@]*@")
 # The same code with the same values ends the same way: trying again would only cost time.
 _HOPELESS = (
     ChildFailed,
+    CorruptRun,
     HookExpired,
     InvalidInput,
     WaitTimeout,

@@ -140,15 +140,22 @@ class Attempt:
     def _handler(self, rules: StepDefinition | CompensationDefinition) -> Callable[[Any], Any]:
         if not self.place.undo:
             return rules.handler
-        output = self.step.output.decode(self.holding.run["steps"][self.place.k].get("output"))
         handler = rules.handler
         if rules.threaded:
-            return lambda ctx: handler(ctx, output)
+            return lambda ctx: handler(ctx, self._output_to_undo())
 
         async def undo(ctx: Any) -> Any:
-            return await handler(ctx, output)
+            return await handler(ctx, self._output_to_undo())
 
         return undo
+
+    def _output_to_undo(self) -> Any:
+        """Return what the step brought; None where it ended with a jump."""
+        stored = self.holding.run["steps"][self.place.k]
+        try:
+            return self.step.output.decode(stored["output"]) if "output" in stored else None
+        except ValueError as error:
+            raise CorruptRun(f"the output of {self.step.id} is not of its type", field="output") from error
 
     async def _watched_handler(self, rules: StepDefinition | CompensationDefinition, ctx: Any) -> Any:
         assert self._watch is not None
@@ -357,7 +364,7 @@ class Attempt:
         """Read what the memo holds beside the run document."""
         found = await self._runtime.store.run(statements.find_memo(memo_prefix(self.holding.run, self.place)))
         for document in found:
-            self.holding.spilled[self.place, document["address"]] = document["entry"]
+            self.holding.spilled[document["_id"]] = document["entry"]
 
 
 def _leaves(error: BaseException | None) -> Iterable[BaseException]:

@@ -148,7 +148,7 @@ class Outputs(Mapping[str, Any]):
         if definition is None:
             raise StepNotFound(f"the workflow has no step {step_id!r}", field="step")
         for stored in self._attempt.holding.run["steps"]:
-            if stored["id"] == step_id and stored["status"] == "done":
+            if stored["id"] == step_id and stored["status"] == "done" and "output" in stored:
                 return definition.output.decode(stored.get("output"))
         raise StepOutputMissing(f"step {step_id!r} has no output", field="step")
 
@@ -158,7 +158,7 @@ class Outputs(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids of the steps that are done."""
-        return (stored["id"] for stored in self._attempt.holding.run["steps"] if stored["status"] == "done")
+        return (stored["id"] for stored in self._attempt.holding.run["steps"] if "output" in stored)
 
     def __len__(self) -> int:
         """Return how many steps are done."""

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from streamline.domain.change import Change
 from streamline.domain.definition import Definition
-from streamline.domain.place import Place
 from streamline.domain.transitions.patching import Patch, carrying, fitting, joined, patched
 from streamline.engine.runtime import Runtime
 from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable, StreamlineError
@@ -40,7 +39,7 @@ class Holding:
         lost: Whether the lease is gone: nothing may be done for the run any more.
         on_news: Called when somebody else has written the run meanwhile, and it was read again.
         riders: What goes with the next write, whichever it is.
-        spilled: Entries of memos that the run document does not hold.
+        spilled: Entries of memos that the run document does not hold, by the id of their document.
         state_lock: Held while a branch stores the state as a whole.
         stopping: Whether the worker wants to let go of the run as soon as it can.
     """
@@ -76,7 +75,7 @@ class Holding:
         self.token: str = run["lease"]["token"]
         self.safe_until = safe_until
         self.handlers: set[Interruptible] = set()
-        self.spilled: dict[tuple[Place, str], Any] = {}
+        self.spilled: dict[str, Any] = {}
         self.riders: dict[str, Patch] = {}
         self.on_news: Callable[[], None] | None = None
         self.lost = False
@@ -196,7 +195,7 @@ class Holding:
     def _remember(self, patches: list[Patch]) -> None:
         for patch in patches:
             if patch.spill is not None:
-                self.spilled[patch.place, patch.spill["address"]] = patch.spill["entry"]
+                self.spilled[patch.spill["_id"]] = patch.spill["entry"]
 
     async def _commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
         while not self.over and self._runtime.clock.monotonic() < self.safe_until:

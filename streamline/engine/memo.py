@@ -50,7 +50,10 @@ class Memo:
     def entry(self, address: str) -> Entry | None:
         """Return what is stored under an address, or None."""
         stored = self.place.memo(self._holding.run).get(address)
-        return stored if stored is not None else self._holding.spilled.get((self.place, address))
+        if stored is not None or not self._holding.spilled:
+            return stored
+        spilled: Entry | None = self._holding.spilled.get(f"{memo_prefix(self._holding.run, self.place)}{address}")
+        return spilled
 
     async def settle(
         self,
@@ -115,7 +118,8 @@ class Memo:
         """
 
         def is_open(run: Document) -> bool:
-            return bool(self.place.memo(run).get(address, {}).get("open", True))
+            stored = self.place.memo(run).get(address)
+            return stored is None or bool(stored.get("open"))
 
         put, closes = {f"{self.place.at}.memo.{address}": dict(entry)}, frozenset({address})
         await self._holding.settle(Patch(self.place, put, wanted=is_open, closes=closes, takes=take))

@@ -66,6 +66,7 @@ def count_runs(query: Filter) -> Aggregate:
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
     """Let the spilled entries of a run go with it, or keep them where it goes on.
 
+    Guard: none; whoever comes last has read the run last, or is followed by the sweep.
     Index: memo_run.
     """
     update = {"$unset": {"expire_at": ""}} if expire_at is None else {"$set": {"expire_at": expire_at}}

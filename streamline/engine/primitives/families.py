@@ -84,10 +84,11 @@ async def _detach(
     attempt: Surroundings, address: str, entry: Any, wanted: Sequence[Wanted], on_parent_close: OnParentClose
 ) -> ChildRun:
     if entry is None:
-        ids = await attempt.spawn(wanted, fan=_fan(attempt, address), policy=None, on_parent_close=on_parent_close)
-        child = wanted[0].definition.name
-        stored = {"kind": "child", "name": child, "output": ids[0]}
-        entry = await attempt.memo.settle(address, stored, put={"children": True})
+        began = {"kind": "child", "name": wanted[0].definition.name, "fan": _fan(attempt, address)}
+        entry = await attempt.memo.settle(address, began, spills=False, put={"children": True})
+    if "output" not in entry:
+        ids = await attempt.spawn(wanted, fan=entry["fan"], policy=None, on_parent_close=on_parent_close)
+        entry = await attempt.memo.settle(address, {**entry, "output": ids[0]}, spills=False)
     return ChildRun(entry["output"])
 
 
