@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.decisions import Completed, Failed, Interrupted, Jumped, Outcome, Parked, Skipped
 from streamline.domain.definition import CompensationDefinition, Definition, StepDefinition
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded
 from streamline.domain.place import Place, attempt_of, beginnings
+from streamline.domain.run import Event
 from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
@@ -65,6 +65,7 @@ class Attempt:
         self.memo = Memo(holding, place, runtime.clock)
         self.root = Branch(self, "", quorum or Quorum(runtime.clock))
         self.number = attempt_of(holding.run, place)
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._watch: Watch | None = None
         self._found: Any = None
         if quorum is None:
@@ -74,11 +75,6 @@ class Attempt:
     def clock(self) -> Clock:
         """The app's clock."""
         return self._runtime.clock
-
-    @property
-    def bus(self) -> Bus:
-        """Where listeners of this process are told of things."""
-        return self._runtime.bus
 
     @property
     def models(self) -> dict[str, Any]:
@@ -161,12 +157,12 @@ class Attempt:
         assert self._watch is not None
         handler = self._handler(rules)
         if rules.threaded:
-            return await self._watch.over(None, partial(in_thread, self.threads, handler, (ctx,)), Suspension)
-        return await self._watch.over(None, lambda: handler(ctx), Suspension)
+            return await self._watch.over(None, partial(in_thread, self.threads, handler, (ctx,)))
+        return await self._watch.over(None, lambda: handler(ctx))
 
     async def watched(self, branch: Branch, path: str, work: Callable[[], Awaitable[T]]) -> T:
         """Carry out a branch's work, seen by the workflow's hooks, where its guards let it."""
-        return await work() if self._watch is None else await self._watch.over(path, work, Suspension)
+        return await work() if self._watch is None else await self._watch.over(path, work)
 
     async def _is_unwanted(self, ctx: Context[Any, Any]) -> bool:
         if self.step.skip_if is not None and await settle_awaitable(self.step.skip_if(ctx)):
@@ -271,8 +267,9 @@ class Attempt:
         encoded, stored = self.encode_state(self.flags.state), self.holding.run.get("state")
         if encoded.value == stored:
             return None
-        self.check_size(encoded, "state")
-        growth = encoded.size - self.holding.run.get("state_size", 0)
+        before = self.holding.run.get("state_size", 0)
+        self.check_size(encoded, "state", instead=before)
+        growth = encoded.size - before
         if "group" not in self.holding.run["steps"][self.place.k] or not isinstance(stored, dict):
             return {"state": encoded.value, "state_size": encoded.size}, encoded.size, growth
         # Others of the group change the state too: only what this step has changed is stored.
@@ -280,10 +277,17 @@ class Attempt:
         changed = {f"state.{name}": each for name, each in encoded.value.items() if found.get(name, UNREAD) != each}
         return changed, encoded.size, growth
 
-    def check_size(self, encoded: Encoded, where: str, *, copies: int = 1) -> None:
+    def say(self, event: Event) -> None:
+        """Tell listeners of this process of something that is not stored, from whichever thread."""
+        if threading.get_ident() == self._thread:
+            self._runtime.bus.say(event)
+        else:
+            self._loop.call_soon_threadsafe(self._runtime.bus.say, event)
+
+    def check_size(self, encoded: Encoded, where: str, *, copies: int = 1, instead: int = 0) -> None:
         """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
         check_payload(self._runtime, self.holding.definition.max_payload_bytes, encoded, where)
-        if self.holding.run.get("size", 0) + copies * encoded.size > self._runtime.settings.document_max:
+        if self.holding.run.get("size", 0) - instead + copies * encoded.size > self._runtime.settings.document_max:
             raise PayloadTooLarge(
                 f"{where}: the run would grow too large to be written; store a reference", field=where
             )

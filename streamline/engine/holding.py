@@ -88,8 +88,9 @@ class Holding:
 
     def lose(self, verdict: str = "lost") -> None:
         """Give up the run: somebody else has it, or has ended it."""
-        self.lost = True
-        self.interrupt(verdict)
+        if not self.lost:
+            self.lost = True
+            self.interrupt(verdict)
 
     def stop(self) -> None:
         """End the handlers so that the run can be released."""
@@ -116,6 +117,9 @@ class Holding:
         Raises:
             HeartbeatLost: The lease is gone, and with it the patch.
         """
+        if self.over:
+            self.lose()
+            raise HeartbeatLost(f"run {self.run['_id']}: the lease was lost")
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((patch, stored))
         if self._flushing is None:

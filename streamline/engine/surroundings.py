@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
-from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.definition import Definition, StepDefinition
 from streamline.domain.payloads import Encoded
+from streamline.domain.run import Event
 from streamline.engine.branches import Branch
 from streamline.engine.holding import Holding
 from streamline.engine.memo import Memo
@@ -67,9 +67,8 @@ class Surroundings(Protocol):
         """The app's clock."""
         ...
 
-    @property
-    def bus(self) -> Bus:
-        """Where listeners of this process are told of things."""
+    def say(self, event: Event) -> None:
+        """Tell listeners of this process of something that is not stored, from whichever thread."""
         ...
 
     @property
@@ -96,7 +95,7 @@ class Surroundings(Protocol):
         """Return the workflow's step of this id, or None."""
         ...
 
-    def check_size(self, encoded: Encoded, where: str) -> None:
+    def check_size(self, encoded: Encoded, where: str, *, instead: int = 0) -> None:
         """Raise `PayloadTooLarge` where a value, or the run that would hold it, is over its limit."""
         ...
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from streamline.domain.definition import Definition
+from streamline.engine.branches import Jump, Suspension
 from streamline.errors import NonRetriableError
 
 logger = logging.getLogger("streamline.engine")
@@ -28,7 +30,7 @@ class Hooks:
         """A handler or branch has returned."""
 
     def failed(self, ctx: Any, branch: str | None, error: BaseException) -> Awaitable[None] | None:
-        """A handler or branch has raised."""
+        """A handler or branch has raised, or was ended by its timeout or a cancellation."""
 
     def waiting(self, ctx: Any, branch: str | None) -> Awaitable[None] | None:
         """A handler or branch waits."""
@@ -47,7 +49,7 @@ class Watch:
         """Whether there is nobody to tell or ask."""
         return not self._hooks and not self._guards
 
-    async def over(self, branch: str | None, work: Callable[[], Awaitable[T]], waits: type[BaseException]) -> T:
+    async def over(self, branch: str | None, work: Callable[[], Awaitable[T]]) -> T:
         """Carry out `work`, where the guards let it, and tell the hooks how it went.
 
         Raises:
@@ -57,11 +59,14 @@ class Watch:
         await self._tell("before", branch)
         try:
             output = await work()
-        except Exception as error:
-            await self._tell("failed", branch, error)
-            raise
-        except waits:
+        except Suspension:
             await self._tell("waiting", branch)
+            raise
+        except Jump:
+            await self._tell("after", branch, None)
+            raise
+        except BaseException as error:
+            await self._tell("failed", branch, error)
             raise
         await self._tell("after", branch, output)
         return output
@@ -71,7 +76,9 @@ class Watch:
             try:
                 said = guard(self._ctx, branch)
                 said = await said if inspect.isawaitable(said) else said
-            except Exception as error:
+            except BaseException as error:
+                if _is_being_cancelled():
+                    raise
                 raise NonRetriableError(f"a guard refused: {type(error).__name__}: {error}") from error
             if said is False or isinstance(said, str):
                 raise NonRetriableError("a guard refused" + (f": {said}" if said else ""))
@@ -85,5 +92,12 @@ class Watch:
                 told = method(self._ctx, branch, *args)
                 if inspect.isawaitable(told):
                     await told
-            except Exception:
+            except BaseException:
+                if _is_being_cancelled() and what != "failed":
+                    raise
                 logger.exception("a hook's %s failed", what)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -88,6 +88,26 @@ async def test_a_childs_output_comes_back_in_its_type(make_app: Any) -> None:
     assert seen == [Parcel(weight=7)]
 
 
+async def test_a_childs_large_output_comes_back(make_app: Any, runs: Any) -> None:
+    child: Workflow[Any, Any, Any] = Workflow("child")
+    wf: Workflow[Any, Any, Any] = Workflow("parent")
+
+    @child.step
+    async def write(ctx: Context[Any]) -> str:
+        return "x" * 200_000
+
+    @wf.step
+    async def ask(ctx: Context[Any]) -> int:
+        text = await ctx.start_child(child)
+        await ctx.sleep(0.01)
+        return len(text)
+
+    async with make_app(wf, child) as app:
+        handle = await app.start(wf)
+        assert await handle.result("5s") == 200_000
+        assert (await handle.get()).rev < 20
+
+
 async def test_a_child_can_be_named_and_must_be_known(make_app: Any, runs: Any) -> None:
     child = leaf()
     async with make_app(parent_of("leaf", 3), child) as app:

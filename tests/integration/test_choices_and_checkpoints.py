@@ -48,7 +48,7 @@ async def test_none_and_false_are_choices(make_app: Any) -> None:
     async def handler(ctx: Context[Any]) -> list[Any]:
         entered.append(1)
         first = len(entered) == 1
-        found = [await ctx.choose("a", None if first else 1), await ctx.choose("b", False if first else True)]
+        found = [await ctx.choose("a", None if first else 1), await ctx.choose("b", not first)]
         await ctx.sleep(0.01)
         return found
 

@@ -124,7 +124,7 @@ UNREADABLE: list[dict[str, Any]] = [
     {"$set": {"steps": [{"id": "first", "status": "done", "error": 5}]}},
     {"$set": {"error": "text"}},
     {"$set": {"steps.0": {"status": "done"}}},
-    {"$set": {"steps.0.waits": 5, "steps.0.status": "waiting"}},
+    {"$set": {"steps.0.progress": 5}},
     {"$set": {"input": "five"}},
     {"$set": {"steps.0.output": "five"}},
     {"$set": {"output": "five"}},

@@ -80,8 +80,9 @@ async def test_a_run_stops_growing_before_it_can_no_longer_be_written(make_app: 
 
     @wf.step
     async def grow(ctx: Context[Any]) -> None:
-        for i in range(100):
-            await ctx.call(f"k{i}", lambda: "x" * 30 * KIB)
+        for _ in range(100):
+            ctx.state.setdefault("kept", {})[f"more{len(ctx.state['kept'])}"] = "x" * 30 * KIB
+            await ctx.save()
 
     async with make_app(wf, settings=Settings(document_max=200 * KIB)) as app:
         run = await (await app.start(wf)).wait("20s")

@@ -18,6 +18,8 @@ from streamline.domain.transitions.writing import answerable, operated, woken
 from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting, PayloadTooLarge
 
 INBOX_MAX = 100
+# What a wait keeps when it is answered: where the answer is of no use, it goes on.
+LASTING = ("kind", "name", "key", "opened_at", "due_at", "hash", "generation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _answered(
 
 def settled_entry(entry: Mapping[str, Any], reply: Reply, now: datetime) -> dict[str, Any]:
     """Return a wait's memo entry once it is answered."""
-    kept = {name: entry[name] for name in ("kind", "name", "key", "generation") if name in entry}
+    kept = {name: entry[name] for name in LASTING if name in entry}
     settled = {**kept, "outcome": reply.outcome, "output": reply.payload.value, "size": reply.payload.size, "at": now}
     settled |= {"by": reply.by} if reply.by is not None else {}
     return settled | ({"reason": reply.reason} if reply.reason is not None else {})

@@ -9,6 +9,7 @@ from typing import Any, Final
 from streamline.domain.durations import Duration
 from streamline.domain.names import check_key, check_note
 from streamline.domain.payloads import ANY
+from streamline.domain.transitions.answering import LASTING
 from streamline.engine.branches import current
 from streamline.engine.primitives.holding_on import (
     Entry,
@@ -128,7 +129,8 @@ async def _held(
         if entry["outcome"] != "answered" or fits(entry, model):
             return entry
         # Whoever took the answer did not know the model: it goes on waiting, as if nobody had answered.
-        await attempt.memo.reopen(address, fresh)
+        kept = {each: entry[each] for each in LASTING if each in entry}
+        await attempt.memo.reopen(address, {**fresh, **kept})
 
 
 async def _with_token(attempt: Surroundings, address: str, entry: Entry, on_token: OnToken) -> Entry:

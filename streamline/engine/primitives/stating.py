@@ -94,7 +94,7 @@ async def _operate(
     trial = deepcopy(attempt.state)
     operate(trial)
     encoded = attempt.encode_state(trial)
-    attempt.check_size(encoded, "state")
+    attempt.check_size(encoded, "state", instead=attempt.holding.run.get("state_size", 0))
     if not _is_reachable(attempt.holding.run.get("state"), path, makes):
         await _store_whole(attempt, path, makes)
     await _settle(attempt, **patch(encoded.value))

@@ -23,6 +23,7 @@ from streamline.errors import HeartbeatLost, InvalidInput, InvalidKey
 LOGS_KEPT = 200
 PROGRESS_SECONDS = 0.5
 METRIC_MAX = 2**53
+_SMALL = 2**31
 _OWN = ("event.", "run.", "step.", "wait.")
 _BEAT_SECONDS = 1.0
 _FRAMES = itertools.count(1)
@@ -71,7 +72,7 @@ def stream(attempt: Surroundings, frame: Any) -> None:
         return
     run, now, said = attempt.holding.run, attempt.clock.now(), {"frame": frame, "n": next(_FRAMES)}
     event = Event(run["_id"], run["event_seq"], "step.stream", now, attempt.step.id, attempt.number, said)
-    attempt.bus.say(event)
+    attempt.say(event)
 
 
 async def emit(attempt: Surroundings, event: str, payload: Any) -> None:
@@ -94,7 +95,9 @@ def metric(attempt: Surroundings, name: str, value: float) -> None:
     if not is_number or not -METRIC_MAX <= value <= METRIC_MAX:
         raise InvalidInput(f"value: a number from -{METRIC_MAX} to {METRIC_MAX}", field="value")
     path = f"metrics.{name}"
-    attempt.holding.add_rider(path, Patch(attempt.memo.place, add={path: value}))
+    # The database adds large whole numbers until they no longer fit; floating ones always do.
+    amount = float(value) if abs(value) > _SMALL else value
+    attempt.holding.add_rider(path, Patch(attempt.memo.place, add={path: amount}))
 
 
 async def heartbeat(attempt: Surroundings) -> None:
