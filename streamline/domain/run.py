@@ -15,6 +15,9 @@ from streamline.domain.record import Record
 from streamline.domain.statuses import TERMINAL, RunStatus, StepStatus
 from streamline.errors import CorruptRun
 
+# Waits that end by themselves, or with a child.
+_UNANSWERABLE = ("child", "join", "poll", "sleep")
+
 
 @dataclass(frozen=True, slots=True)
 class Failure(Record):
@@ -292,7 +295,7 @@ def _read_waits(document: Mapping[str, Any], k: int) -> tuple[Wait, ...]:
         is_parked = activity.get("status") == "waiting" and "lease" not in document
         asked = set(activity.get("waits", ())) if is_parked else set()
         for address, entry in place.memo(document).items():
-            if entry.get("open") or (address in asked and "outcome" not in entry):
+            if entry.get("open") or (address in asked and entry["kind"] in _UNANSWERABLE and "outcome" not in entry):
                 waits.append(_read_wait(document, step["id"], address, entry))
     return tuple(waits)
 

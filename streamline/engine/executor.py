@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -30,16 +31,21 @@ from streamline.domain.definition import StepDefinition
 from streamline.domain.failures import describe
 from streamline.domain.place import Place, next_undo, recoveries_of_step, unfinished
 from streamline.domain.transitions import parking, stepping
+from streamline.domain.transitions.closing import is_unwanted
+from streamline.domain.transitions.operating import abandon
 from streamline.domain.transitions.parking import Waits
 from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
 from streamline.engine.branches import Branch, Quorum, Suspension
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
-from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, StreamlineError
+from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, RunNotFound, StreamlineError
 from streamline.settings import Worker
 
 logger = logging.getLogger("streamline.engine")
+
+
+_OF_PARENT = {"status": 1, "steps.id": 1, "steps.generation": 1, "steps.retries": 1}
 
 
 @dataclass(slots=True)
@@ -67,12 +73,24 @@ class Executor:
         """Do for the run whatever there is to do while it is held."""
         try:
             check_run(holding.run)
+            await self._see_to_parent(holding)
             while not holding.over:
                 await self._go_on(holding)
         except HeartbeatLost:
             logger.info("run %s: the lease was lost; left to its new holder", holding.run["_id"])
         except StreamlineError as error:
             await self._quarantine(holding, error)
+
+    async def _see_to_parent(self, holding: Holding) -> None:
+        """End a child that has not begun and is no longer wanted: its parent may have ended while it was inserted."""
+        run, parent = holding.run, holding.run.get("parent") or {}
+        if parent.get("on_close") != "cancel" or run["cursor"] or "attempt" in run["steps"][0]:
+            return
+        with suppress(RunNotFound):
+            found = await self.runtime.read(parent["run_id"], projection=_OF_PARENT)
+            if is_unwanted(found, run):
+                now, reason = self.runtime.clock.now(), f"its parent is {found['status']}"
+                await holding.commit(lambda run: abandon(run, now, reason))
 
     async def _go_on(self, holding: Holding) -> None:
         if self.runtime.clock.monotonic() >= holding.safe_until:

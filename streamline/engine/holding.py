@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from streamline.domain.change import Change
@@ -169,9 +170,11 @@ class Holding:
 
     async def _write(self, taken: list[tuple[Patch, asyncio.Future[None]]]) -> None:
         try:
-            await self._spill([patch.spill for patch, _ in taken if patch.spill is not None])
+            await self._spill([patch for patch, _ in taken if patch.spill is not None])
             await self.commit(lambda run: self._patched(run, [patch for patch, _ in taken]))
         except StreamlineError as error:
+            if isinstance(error, HeartbeatLost) and any(patch.spill for patch, _ in taken):
+                await self._expire_late_entries()
             if len(taken) > 1 and not isinstance(error, HeartbeatLost):
                 # Only one of them can be to blame; the others must not suffer for sharing its write.
                 for each in taken:
@@ -189,12 +192,23 @@ class Holding:
         wanted = [patch for patch in patches if patch.wanted is None or patch.wanted(run)]
         return patched(run, wanted, self._runtime.clock.now())
 
-    async def _spill(self, documents: list[dict[str, Any]]) -> None:
-        """Store entries beside the run, before the run's own fenced write says that there are any."""
+    async def _spill(self, patches: list[Patch]) -> None:
+        """Store entries beside the run; that there are such is on record in the run before."""
+        documents = [patch.spill for patch in patches if patch.spill is not None]
         if documents:
+            if "spilled" not in self.run:
+                mark = Patch(patches[0].place, {"spilled": True})
+                await self.commit(lambda run: self._patched(run, [mark]))
             for stored in await self._runtime.store.run(statements.insert_memo(documents)):
                 # Whoever held the run before may have been first: what is stored stands.
                 next(each for each in documents if each["_id"] == stored["_id"])["entry"] = stored["entry"]
+
+    async def _expire_late_entries(self) -> None:
+        """What was stored beside a run that had ended already goes with it."""
+        with suppress(RunNotFound, StoreUnavailable):
+            run = await self._runtime.read(self.run["_id"], projection={"expire_at": 1, "ended_at": 1})
+            if "expire_at" in run:
+                await self._runtime.store.run(statements.expire_memo(run["_id"], run["expire_at"]))
 
     def _remember(self, patches: list[Patch]) -> None:
         for patch in patches:

@@ -76,7 +76,7 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
 
 _OF_THE_END = (
     "lease", "error", "output", "ended_at", "expire_at", "cancel", "recovered_before",
-    "nudged", *WAITING,
+    "nudged", "jumps", *WAITING,
 )  # fmt: skip
 
 

@@ -33,6 +33,13 @@ def cancel(run: Document, now: datetime, *, reason: str | None, by: str | None) 
     return operated(run, now, put | undoing | {"due_at": now}, *entries, drop=lost)
 
 
+def abandon(run: Document, now: datetime, reason: str) -> Change:
+    """Return the change by which its own driver ends a run that is no longer wanted before it has begun."""
+    change = cancel(run, now, reason=reason, by=None)
+    assert change is not None, "a run that is driven has not ended"
+    return change
+
+
 def retry(run: Document, now: datetime) -> Change:
     """Return the change that lets a failed or cancelled run go on from the step where it stopped.
 
@@ -45,7 +52,7 @@ def retry(run: Document, now: datetime) -> Change:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
     put: dict[str, Any] = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0}
     drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "cancel") if name in run]
-    drop += [name for name in ("deadline_at", "start_by") if name in run]
+    drop += [name for name in ("deadline_at", "jumps", "start_by") if name in run]
     steps, open_again = list[str](), list[Mapping[str, Any]]()
     for k in members(run, run["cursor"]):
         if run["steps"][k]["status"] in ("done", "skipped"):

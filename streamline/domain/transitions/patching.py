@@ -87,7 +87,6 @@ def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
         weight, growth = weight + patch.weight, growth + patch.growth
         put |= begun(run, patch.place)
         if patch.spill is not None:
-            put["spilled"] = True
             path = f"{patch.place.at}.spilled"
             add[path] = add.get(path, 0) + 1
     found, lost = _answerable(run, patches)

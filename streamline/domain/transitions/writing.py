@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from streamline.domain.change import Append, Change
+from streamline.domain.change import Absent, Append, Change
 from streamline.domain.place import Document, Place, attempt_of, is_waiting, open_waits, unfinished
 
 Entry = tuple[str, Mapping[str, Any]]
@@ -77,7 +77,11 @@ def operated(
     weight: int = 0,
 ) -> Change:
     """Return a change by somebody who does not drive the run: guarded by the revision and status that were read."""
-    change = _change(run, now, {"rev": run["rev"], "status": run["status"]}, put, entries, drop, weight)
+    guard: dict[str, Any] = {"rev": run["rev"], "status": run["status"]}
+    if run["status"] == "compensating":
+        # A claim of such a run changes neither.
+        guard["lease.token"] = (run.get("lease") or {}).get("token", Absent())
+    change = _change(run, now, guard, put, entries, drop, weight)
     if append:
         change.append = append
     return change

@@ -166,6 +166,8 @@ class _Fan:
             return
         quorum, running = self._branch.quorum, dict[asyncio.Task[None], _Job]()
         quorum.sleep(self._branch)
+        if not self._is_headed:
+            self._attempt.flags.pending[self.address] = self._header
         stopped, suspended = False, False
         try:
             while waiting or running:
@@ -187,6 +189,8 @@ class _Fan:
         finally:
             quorum.wake(self._branch)
             await self._end(running)
+            if not suspended:
+                self._attempt.flags.pending.pop(self.address, None)
         if (suspended or waiting) and not stopped:
             raise Suspension
 
