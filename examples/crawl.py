@@ -59,7 +59,7 @@ class Pages(BaseHTTPRequestHandler):
 
 async def main(url: str) -> None:
     # A process that was killed keeps its runs until their lease is over.
-    async with Streamline(workflows=[crawls], worker=Worker(lease="2s")) as app:
+    async with Streamline(workflows=[crawls], worker=Worker(lease="3s")) as app:
         run = await app.start(crawls, Site(url=url))
         print("begun" if run.created else "going on", flush=True)
         print(await run.result(timeout="1m"), "bytes")

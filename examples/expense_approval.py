@@ -20,8 +20,12 @@ class Expense(BaseModel):
     answer_within: timedelta = timedelta(days=7)
 
 
+inbox: asyncio.Queue[str] = asyncio.Queue()  # of the boss
+
+
 async def mail(text: str) -> None:
     print(f"mail to boss: {text}")
+    inbox.put_nowait(text)
 
 
 expenses = Workflow("expense", input=Expense)
@@ -60,14 +64,16 @@ async def pay(ctx: Context[Expense]) -> str:
 
 async def main() -> None:
     async with Streamline(workflows=[expenses]) as app:
-        quick = {"remind_every": timedelta(seconds=0.4), "answer_within": timedelta(seconds=1.1)}
-        chair = await app.start(expenses, Expense(title="chair", amount=300, **quick))
-        yacht = await app.start(expenses, Expense(title="yacht", amount=900_000, **quick))
-
-        await asyncio.sleep(0.6)  # the boss hesitates, and is reminded
+        often = timedelta(seconds=0.5)
+        chair = await app.start(expenses, Expense(title="chair", amount=300, remind_every=often))
+        while await inbox.get() != "reminder 1: chair":
+            pass  # the boss hesitates until they are reminded
         await app.approve(chair.id, by="boss")
         print(await chair.result(timeout="30s"))
-        print(await yacht.result(timeout="30s"))
+
+        soon = timedelta(seconds=1.2)
+        yacht = Expense(title="yacht", amount=900_000, remind_every=often, answer_within=soon)
+        print(await (await app.start(expenses, yacht)).result(timeout="30s"))
 
 
 if __name__ == "__main__":

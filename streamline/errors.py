@@ -375,12 +375,7 @@ class WaitTimeout(StreamlineError, TimeoutError):
 
 
 class ChildFailed(StreamlineError):
-    """A child run failed, was cancelled or was compensated.
-
-    Attributes:
-        run_id: The child.
-        error: What is stored on it: ``{code, type, message, step, attempt}``.
-    """
+    """A child failed, was cancelled or compensated; has its ``run_id``, ``status`` and stored ``error``."""
 
     code = "child.failed"
 

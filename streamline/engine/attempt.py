@@ -17,6 +17,7 @@ from streamline.domain.definition import CompensationDefinition, Definition, Ste
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded
 from streamline.domain.place import Place, attempt_of, beginnings
 from streamline.domain.run import Event
+from streamline.domain.transitions.stating import StateChange, check_state_keys, state_changes
 from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
@@ -262,22 +263,25 @@ class Attempt:
     def _is_last(self) -> bool:
         return bool(self.place.k + 1 == len(self.holding.run["steps"]))
 
-    def changed_state(self) -> tuple[Mapping[str, Any], int, int] | None:
-        """Return what to store of the state with the step's end: by field path, its bytes, and by how much it grows."""
+    def changed_state(self) -> StateChange | None:
+        """Return what to store of the handler's state, or None where nothing of it has changed.
+
+        Only what the handler has changed is stored: branches and other steps of a group have their hands on it, too.
+        """
         if self.flags.state is UNREAD:
             return None
-        encoded, stored = self.encode_state(self.flags.state), self.holding.run.get("state")
-        if encoded.value == stored:
+        encoded, stored, found = self.encode_state(self.flags.state), self.holding.run.get("state"), self._found
+        if encoded.value == (found if isinstance(stored, dict) else stored):
             return None
+        check_state_keys(encoded.value)
         before = self.holding.run.get("state_size", 0)
         self.check_size(encoded, "state", instead=before)
-        growth = encoded.size - before
-        if "group" not in self.holding.run["steps"][self.place.k] or not isinstance(stored, dict):
-            return {"state": encoded.value, "state_size": encoded.size}, encoded.size, growth
-        # Others of the group change the state too: only what this step has changed is stored.
-        found = self._found or {}
-        changed = {f"state.{name}": each for name, each in encoded.value.items() if found.get(name, UNREAD) != each}
-        return changed, encoded.size, growth
+        put, drop = state_changes(encoded.value, found, stored)
+        return StateChange(put | {"state_size": encoded.size}, drop, encoded.size, encoded.size - before, encoded.value)
+
+    def keep_state(self, change: StateChange) -> None:
+        """Note that a change of the state is stored."""
+        self._found = change.value
 
     def say(self, event: Event) -> None:
         """Tell listeners of this process of something that is not stored, from whichever thread."""

@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 
 from streamline.domain.definition import StepDefinition, StepReference
 from streamline.domain.payloads import copied
-from streamline.engine.primitives import stating
+from streamline.engine.primitives import state_operations
 from streamline.engine.primitives.past_outputs import PastOutput, outputs_before, pin_output
 from streamline.engine.primitives.telling import RunLog
 from streamline.engine.surroundings import Surroundings
@@ -98,15 +98,15 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
 
     async def save(self) -> None:
         """Store the state now, instead of with the step's result."""
-        await stating.save(self._ready())
+        await state_operations.save(self._ready())
 
     async def inc(self, path: str, n: float = 1) -> None:
         """Add `n` to the number at `path` of the state, such as ``"totals.sent"``, now and in one operation."""
-        await stating.inc(self._ready(), path, n)
+        await state_operations.inc(self._ready(), path, n)
 
     async def push(self, path: str, value: Any) -> None:
         """Add a value at the end of the list at `path` of the state, now and in one operation."""
-        await stating.push(self._ready(), path, value)
+        await state_operations.push(self._ready(), path, value)
 
     async def put(self, path: str, key: str, value: Any) -> None:
         """Set a key of the mapping at `path` of the state, now and in one operation; path ``""`` is the state itself.
@@ -114,11 +114,11 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         Raises:
             InvalidKey: The key has a dot or a leading ``$``.
         """
-        await stating.put(self._ready(), path, key, value)
+        await state_operations.put(self._ready(), path, key, value)
 
     async def drop(self, path: str, key: str) -> None:
         """Remove a key of the mapping at `path` of the state, now and in one operation."""
-        await stating.drop(self._ready(), path, key)
+        await state_operations.drop(self._ready(), path, key)
 
     def output_history(self, step: StepReference[T]) -> list[PastOutput[T]]:
         """Return the earlier outputs of a step that was done again, the oldest first.

@@ -216,9 +216,7 @@ class Executor:
     def _ending(self, holding: Holding, attempt: Attempt | None = None, outcome: Outcome | None = None) -> Ending:
         ending = Ending(self.runtime.clock.now(), go_on=not holding.stopping)
         if attempt is not None and isinstance(outcome, (Completed, Jumped)):
-            changed = attempt.changed_state()
-            if changed is not None:
-                ending.state, ending.weight, ending.growth = changed
+            ending.state = attempt.changed_state()
         return ending
 
     async def _quarantine(self, holding: Holding, error: StreamlineError) -> None:

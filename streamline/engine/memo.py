@@ -108,8 +108,8 @@ class Memo:
         put, told = {f"{self.place.at}.memo.{address}": dict(entry)}, ("wait.refused", {"key": address})
         await self._holding.settle(Patch(self.place, put, entries=(told,), opens={address: entry}))
 
-    async def close(self, address: str, entry: Entry, *, take: str | None = None) -> Entry:
-        """Close a wait from inside, unless somebody answers first; return what stands under its address.
+    async def close(self, address: str, entry: Entry, *, take: str | None = None) -> None:
+        """Close a wait from inside, unless somebody answers first, or another wait takes the event.
 
         Args:
             address: The wait's.
@@ -119,11 +119,11 @@ class Memo:
 
         def is_open(run: Document) -> bool:
             stored = self.place.memo(run).get(address)
-            return stored is None or bool(stored.get("open"))
+            is_there = take is None or any(event["id"] == take for event in run.get("inbox", ()))
+            return is_there and (stored is None or bool(stored.get("open")))
 
         put, closes = {f"{self.place.at}.memo.{address}": dict(entry)}, frozenset({address})
         await self._holding.settle(Patch(self.place, put, wanted=is_open, closes=closes, takes=take))
-        return self.entry(address) or entry
 
     def addresses_within(self, path: str) -> list[str]:
         """Return the addresses of the calls of a branch and of its branches."""

@@ -12,6 +12,7 @@ from streamline.clock import Clock
 from streamline.domain.definition import Definition, StepDefinition
 from streamline.domain.payloads import Encoded
 from streamline.domain.run import Event
+from streamline.domain.transitions.stating import StateChange
 from streamline.engine.branches import Branch
 from streamline.engine.holding import Holding
 from streamline.engine.memo import Memo
@@ -111,8 +112,12 @@ class Surroundings(Protocol):
         """Return a state as it would be stored."""
         ...
 
-    def changed_state(self) -> tuple[Mapping[str, Any], int, int] | None:
-        """Return what to store of the handler's state: by field path, its bytes, and by how much the run grows."""
+    def changed_state(self) -> StateChange | None:
+        """Return what to store of the handler's state, or None where nothing of it has changed."""
+        ...
+
+    def keep_state(self, change: StateChange) -> None:
+        """Note that a change of the state is stored."""
         ...
 
     def token_of(self, address: str, generation: int) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streamline.store.operations import Aggregate, Find, Write, WriteMany
+from streamline.store.operations import Aggregate, Find, Remove, Write, WriteMany
 from streamline.store.scope import EVERYTHING, Scope
 
-Statement = Find | Aggregate | Write | WriteMany
+Statement = Find | Aggregate | Remove | Write | WriteMany
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ async def explain(database: Any, statement: Statement, scope: Scope = EVERYTHING
 
 def _command(statement: Statement, query: dict[str, Any]) -> dict[str, Any]:
     if isinstance(statement, Find):
-        command: dict[str, Any] = {"find": "streamline.runs", "filter": query, "limit": statement.limit}
+        command: dict[str, Any] = {
+            "find": f"streamline.{statement.collection}",
+            "filter": query,
+            "limit": statement.limit,
+        }
         if statement.projection:
             command["projection"] = statement.projection
         if statement.sort:
@@ -51,8 +55,11 @@ def _command(statement: Statement, query: dict[str, Any]) -> dict[str, Any]:
     if isinstance(statement, Aggregate):
         pipeline = [{"$match": query}, *statement.pipeline]
         return {"aggregate": "streamline.runs", "pipeline": pipeline, "cursor": {}}
+    if isinstance(statement, Remove):
+        return {"delete": f"streamline.{statement.collection}", "deletes": [{"q": query, "limit": 0}]}
     many = isinstance(statement, WriteMany)
-    return {"update": "streamline.runs", "updates": [{"q": query, "u": statement.update, "multi": many}]}
+    collection = statement.collection if isinstance(statement, WriteMany) else "runs"
+    return {"update": f"streamline.{collection}", "updates": [{"q": query, "u": statement.update, "multi": many}]}
 
 
 def _by_index(stage: Mapping[str, Any]) -> bool:

@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 
 from streamline.domain.change import Change
+from streamline.domain.payloads import NO_VALUE
+from streamline.domain.place import here
 from streamline.domain.transitions import operating, stepping
-from streamline.domain.transitions.claiming import lease_of, take_due, take_expired
+from streamline.domain.transitions.claiming import lease_of, take_due, take_expired, take_undoing
 from streamline.domain.transitions.stepping import Ending
 from streamline.store import EVERYTHING, Scope, Store, statements
 from streamline.store.filters import RunQuery, behind, cursor_of, sort_of
-from streamline.store.indexes import RUN_INDEXES
-from streamline.store.operations import Insert, Write, WriteMany
+from streamline.store.indexes import MEMO_INDEXES, RUN_INDEXES
+from streamline.store.operations import Insert, Keep, Write, WriteMany
 from tests.conformance.documents import FLOW, NOW, definition_of, draft, ended, held
 from tests.conformance.plans import explain
 
@@ -30,7 +32,9 @@ LEASE = lease_of("me", "mine", NOW, NOW + timedelta(seconds=30), "claimed")
 NEWEST = sort_of("-created_at")
 LATER = definition_of(version="2.0.0")
 OTHER = definition_of("other")
+KIN = definition_of("kin")
 EACH = 12  # runs of a kind and tenant
+ALL = 21 * EACH  # runs of a tenant
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,58 @@ def documents(tenant: str) -> list[dict[str, Any]]:
         draft(f"keyed{i}-{tenant}", NOW + timedelta(days=1), tenant_id=tenant, idempotency_key=f"k{i}")
         for i in range(EACH)
     ]
+    for made_of_kind in (undoing, waiting, children, owing):
+        made += made_of_kind(tenant)
     return [run | {"created_at": NOW - timedelta(seconds=i % 97)} for i, run in enumerate(made)]
+
+
+def undoing(tenant: str) -> list[dict[str, Any]]:
+    """Runs of the first workflow that are due to be compensated."""
+    made = [draft(f"undo{i}-{tenant}", NOW - timedelta(seconds=i), tenant_id=tenant) for i in range(EACH)]
+    return [run | {"status": "compensating", "attempt": 1} for run in made]
+
+
+def waiting(tenant: str) -> list[dict[str, Any]]:
+    """Runs of a workflow of their own that wait for somebody, by a hook and without a due time."""
+    made = [draft(f"wait{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
+    for i, run in enumerate(made):
+        del run["due_at"]
+        since = NOW - timedelta(seconds=i)
+        run |= {"status": "waiting", "hooks": [f"hash{i}-{tenant}"], "waiting_since": since, "waiting_for": ["hook"]}
+    return made
+
+
+def children(tenant: str) -> list[dict[str, Any]]:
+    """Children of two fans of one run; every third has ended."""
+    made = []
+    for i in range(EACH):
+        parent = {"run_id": f"wait0-{tenant}", "fan": f"fan{i % 2}", "wait": True, "policy": "all"}
+        order = {"tenant_id": tenant, "definition": KIN, "parent": parent}
+        made.append(ended(f"kid{i}-{tenant}", **order) if i % 3 == 0 else held(f"kid{i}-{tenant}", **order))
+    return made
+
+
+def owing(tenant: str) -> list[dict[str, Any]]:
+    """Runs that have ended, and of which others are yet to be told."""
+    made = [ended(f"owes{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
+    return [run | {"owes_at": NOW - timedelta(seconds=i)} for i, run in enumerate(made)]
+
+
+def entries(tenant: str) -> list[dict[str, Any]]:
+    """Entries of memos beside the runs, of two steps of each of a few runs."""
+    return [
+        {
+            "_id": f"held{i}-{tenant}/s{k}/0/k{n}",
+            "run_id": f"held{i}-{tenant}",
+            "place": f"held{i}-{tenant}/s{k}/0/",
+            "address": f"k{n}",
+            "entry": {"kind": "call", "output": n},
+            "at": NOW - timedelta(seconds=n),
+        }
+        for i in range(5)
+        for k in range(2)
+        for n in range(EACH)
+    ]
 
 
 def transition(run: dict[str, Any]) -> Change:
@@ -70,6 +125,9 @@ def transition(run: dict[str, Any]) -> Change:
 def cases(tenant: str) -> dict[str, list[Case]]:
     """Every statement by name, about runs of this tenant."""
     run, due = held(f"held0-{tenant}", f"token-{tenant}", tenant_id=tenant), [f"due0-{tenant}", f"due1-{tenant}"]
+    undone, waits = [f"undo0-{tenant}", f"undo1-{tenant}"], {"workflow": "kin", "waiting_for": "hook"}
+    completion = stepping.complete(run, here(run), NO_VALUE, Ending(NOW))
+    place_of_memo, parent, memo = f"held0-{tenant}/s0/0/", f"wait0-{tenant}", entries(tenant)
     lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(EACH)]
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
     workflow = RunQuery(workflow="flow").filter()
@@ -77,7 +135,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
             Case(
-                statements.advance_run(run["_id"], stepping.complete(run, stepping.NO_VALUE, Ending(NOW)), "m2"), "_id"
+                statements.advance_run(run["_id"], stepping.complete(run, here(run), NO_VALUE, Ending(NOW)), "m2"),
+                "_id",
             ),
         ],
         "beat_leases": [
@@ -86,21 +145,40 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "claim_runs": [
             Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
             Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
+            Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
         "count_runs": [
-            Case(statements.count_runs({}), "runs_page", 17 * EACH, 17 * EACH),
-            Case(statements.count_runs(workflow), "runs_page_by_workflow", 7 * EACH, 7 * EACH),
+            Case(statements.count_runs({}), "runs_page", ALL, ALL),
+            Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
             Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 2, 2),
+        ],
+        "expire_memo": [
+            Case(statements.expire_memo(run["_id"], NOW), "memo_run", 2 * EACH),
+            Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
+        ],
+        "find_active_child": [Case(statements.find_active_child(parent, "fan0"), "runs_children")],
+        "find_children": [
+            Case(statements.find_children(parent), "runs_children", EACH),
+            Case(statements.find_children(parent, "fan1"), "runs_children", EACH // 2),
+            Case(statements.find_children(parent, active=True), "runs_children", 2 * EACH // 3),
+            Case(statements.find_children(parent, "fan0", active=True), "runs_children", EACH // 3),
         ],
         "find_claimed": [Case(statements.find_claimed(all_held, f"token-{tenant}"), "_id", EACH)],
         "find_due": [
             Case(statements.find_due(ROUTES, NOW, 10), "runs_due", 10),
-            Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", EACH),
+            Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", 2 * EACH),
         ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
+        "find_hook": [Case(statements.find_hook(f"hash5-{tenant}"), "runs_hooks")],
         "find_leases": [Case(statements.find_leases(all_held), "_id", EACH)],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
+        "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
+        "find_meta": [Case(statements.find_meta("secret"), "_id")],
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
+        "find_owing": [
+            Case(statements.find_owing(NOW, 10), "runs_owing", 10),
+            Case(statements.find_owing(NOW - timedelta(seconds=EACH), 10), "runs_owing", 0),
+        ],
         "find_page": [
             Case(statements.find_page({}, NEWEST, 10), "runs_page", 10),
             Case(statements.find_page({}, sort_of("created_at"), 10), "runs_page", 10),
@@ -111,14 +189,24 @@ def cases(tenant: str) -> dict[str, list[Case]]:
                 "runs_page_by_workflow",
                 5,
             ),
-            Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10, 17 * EACH),
+            Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10, ALL),
         ],
         "find_run": [
             Case(statements.find_run(run["_id"]), "_id"),
             Case(statements.find_run(run["_id"], {"status": 1}), "_id"),
         ],
+        "find_waiting": [
+            Case(statements.find_waiting({}, 5), "runs_waiting", 5),
+            Case(statements.find_waiting(waits, 50), "runs_waiting", EACH),
+        ],
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
+        "insert_memo": [Case(statements.insert_memo([memo[0], memo[1] | {"_id": "new"}]), "_id")],
+        "insert_meta": [Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id")],
         "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
+        "remove_memo": [
+            Case(statements.remove_memo(run["_id"], NOW), "memo_run", 2 * EACH),
+            Case(statements.remove_memo(run["_id"], NOW - timedelta(seconds=EACH)), "memo_run", 0),
+        ],
     }
 
 
@@ -126,6 +214,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
 async def filled(store: Store, runs: Any) -> Store:
     for tenant in ("ours", "theirs"):
         await runs.insert_many(documents(tenant))
+        await runs.database["streamline.memo"].insert_many(entries(tenant))
+    await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
 
 
@@ -155,16 +245,18 @@ def test_a_statement_bears_the_name_of_its_function() -> None:
 
 
 def test_an_index_serves_statements_that_exist() -> None:
-    served = {name for index in RUN_INDEXES for name in index.serves if " " not in name}
+    served = {name for index in (*RUN_INDEXES, *MEMO_INDEXES) for name in index.serves if " " not in name}
     assert served <= statement_functions().keys()
 
 
 NUMBERED = [(name, i) for name, of_this_name in cases("ours").items() for i in range(len(of_this_name))]
-EXPLAINED = [(name, i) for name, i in NUMBERED if not isinstance(cases("ours")[name][i].statement, Insert)]
+EXPLAINED = [(name, i) for name, i in NUMBERED if not isinstance(cases("ours")[name][i].statement, Insert | Keep)]
+# What lies beside the runs belongs to a run, and is asked for by the run's id.
+BESIDE = [name for name in cases("ours") if name.endswith(("_memo", "_meta"))]
 
 
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
-WITHIN_A_TENANT = ("advance_run", "count_runs", "find_page", "find_run", "find_winner")
+WITHIN_A_TENANT = ("advance_run", "count_runs", "find_hook", "find_page", "find_run", "find_waiting", "find_winner")
 
 
 @pytest.mark.parametrize(("name", "i"), EXPLAINED)
@@ -181,13 +273,14 @@ async def test_the_index_in_its_docstring_serves_a_statement(filled: Store, data
 @pytest.mark.parametrize(("name", "i"), NUMBERED)
 async def test_a_statement_is_about_its_own_tenants_runs(filled: Store, runs: Any, name: str, i: int) -> None:
     case = cases("ours")[name][i]
-    assert await size_of(filled, case.statement, Scope("ours")) == case.touches
+    scope = EVERYTHING if name in BESIDE else Scope("ours")
+    assert await size_of(filled, case.statement, scope) == case.touches
 
 
-@pytest.mark.parametrize(("name", "i"), EXPLAINED)
+@pytest.mark.parametrize(("name", "i"), [(name, i) for name, i in EXPLAINED if name not in BESIDE])
 async def test_a_statement_does_not_reach_another_tenants_runs(filled: Store, runs: Any, name: str, i: int) -> None:
     theirs = cases("theirs")[name][i].statement
-    names_their_runs = isinstance(theirs, Write | WriteMany) or '"theirs"' in str(theirs.filter).replace("'", '"')
+    names_their_runs = isinstance(theirs, Write | WriteMany) or (name != "find_page" and "theirs" in str(theirs.filter))
     before = [document async for document in runs.find({}).sort("_id")]
     for scope in (Scope("ours"), Scope(None), Scope("")):
         if names_their_runs or scope.tenant_id != "ours":
@@ -224,3 +317,44 @@ async def size_of(store: Store, statement: Any, scope: Scope) -> int:
     if isinstance(answer, list):
         return sum(each.get("n", 1) for each in answer) if statement.name == "count_runs" else len(answer)
     return {"inserted": 1, "id_taken": 0, "key_taken": 0}[answer] if isinstance(answer, str) else int(answer)
+
+
+async def test_what_lies_beside_the_runs_is_stored_once_and_the_first_wins(filled: Store, database: Any) -> None:
+    first = entries("ours")[0]
+    late = first | {"entry": {"kind": "call", "output": "late"}}
+    assert await filled.run(statements.insert_memo([late, late | {"_id": "new"}])) == [first]
+    assert await database["streamline.memo"].find_one({"_id": first["_id"]}) == first
+    assert await filled.run(statements.insert_memo([late | {"_id": "newer"}])) == []
+    assert await filled.run(statements.insert_meta({"_id": "secret", "value": "late"})) == [
+        {"_id": "secret", "value": "v"}
+    ]
+
+
+async def test_the_memo_of_one_run_goes_and_no_other(filled: Store, database: Any) -> None:
+    memo = database["streamline.memo"]
+    before = await memo.count_documents({})
+    await filled.run(statements.expire_memo("held1-ours", NOW + timedelta(days=1)))
+    assert await memo.distinct("run_id", {"expire_at": {"$exists": True}}) == ["held1-ours"]
+    await filled.run(statements.expire_memo("held1-ours", None))
+    assert await memo.count_documents({"expire_at": {"$exists": True}}) == 0
+    assert await filled.run(statements.remove_memo("held1-ours", NOW)) == 2 * EACH
+    assert await memo.count_documents({}) == before - 2 * EACH
+    assert await memo.count_documents({"run_id": "held1-ours"}) == 0
+
+
+async def test_due_runs_that_are_being_compensated_are_found_beside_the_others_and_taken_apart(
+    filled: Store, runs: Any
+) -> None:
+    found = await filled.run(statements.find_due(ROUTES, NOW, 1000), Scope("ours"))
+    assert {each["status"] for each in found} == {"draft", "compensating"}
+    ids = [each["_id"] for each in found]
+    assert await filled.run(statements.claim_runs(ids, take_due(ROUTES, NOW, LEASE, by=NOW))) == EACH
+    assert await filled.run(statements.claim_runs(ids, take_undoing(ROUTES, NOW, LEASE, by=NOW))) == EACH
+    taken = [document async for document in runs.find({"lease.token": "mine"})]
+    assert {(run["_id"][:4] == "undo", run["status"]) for run in taken} == {(True, "compensating"), (False, "running")}
+    assert not any("due_at" in run for run in taken)
+
+
+async def test_the_oldest_wait_comes_first(filled: Store) -> None:
+    found = await filled.run(statements.find_waiting({}, 3), Scope("ours"))
+    assert [run["_id"] for run in found] == ["wait11-ours", "wait10-ours", "wait9-ours"]

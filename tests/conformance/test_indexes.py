@@ -12,7 +12,7 @@ import pytest
 from streamline.errors import UnsafeDeployment
 from streamline.store import ensure_indexes
 from streamline.store.driver import Driver
-from streamline.store.indexes import RUN_INDEXES
+from streamline.store.indexes import MEMO_INDEXES, RUN_INDEXES
 from tests.conformance.documents import draft
 
 
@@ -34,6 +34,9 @@ async def test_every_index_is_made_as_it_is_described(wire: Driver, runs: Any) -
     del made["_id_"]
     assert made == {index.name: {"key": list(index.keys), **index.options} for index in RUN_INDEXES}
     assert len(made) <= 10
+    made = await specifications(runs.database["streamline.memo"])
+    del made["_id_"]
+    assert made == {index.name: {"key": list(index.keys), **index.options} for index in MEMO_INDEXES}
 
 
 async def test_making_them_again_changes_nothing(wire: Driver, runs: Any) -> None:
@@ -69,6 +72,14 @@ async def test_an_index_of_the_same_name_with_another_definition_is_refused(
     with pytest.raises(UnsafeDeployment) as caught:
         await ensure_indexes(wire)
     assert caught.value.field == "indexes"
+    assert index.name in str(caught.value)
+
+
+@pytest.mark.parametrize("index", MEMO_INDEXES, ids=lambda index: index.name)
+async def test_an_index_on_memos_with_another_definition_is_refused(wire: Driver, runs: Any, index: Any) -> None:
+    await runs.database["streamline.memo"].create_index([("something_else", 1)], name=index.name)
+    with pytest.raises(UnsafeDeployment) as caught:
+        await ensure_indexes(wire)
     assert index.name in str(caught.value)
 
 

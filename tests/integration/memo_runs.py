@@ -43,7 +43,9 @@ class Silence:
 
 
 @asynccontextmanager
-async def taken_over(make_app: Any, runs: Any, wf: Workflow[Any, Any, Any], silence: Silence) -> AsyncIterator[RunHandle]:
+async def taken_over(
+    make_app: Any, runs: Any, wf: Workflow[Any, Any, Any], silence: Silence
+) -> AsyncIterator[RunHandle]:
     """Start a run, let its worker fall silent, and have another app take it over."""
     async with make_app(wf, worker=SILENT) as dead:
         handle = await dead.start(wf)

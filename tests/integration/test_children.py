@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -10,62 +9,14 @@ import pytest
 from pydantic import BaseModel
 
 from streamline import Context, NonRetriableError, Workflow
-from streamline.errors import ChildFailed, InvalidInput, WorkflowNotFound
+from streamline.errors import InvalidInput, WorkflowNotFound
 from tests.clocks import MovableClock
+from tests.integration.kin import Held, child_of, leaf, parent_of
 from tests.waiting import eventually, status_of
 
 
 class Parcel(BaseModel):
     weight: int
-
-
-def parent_of(child: Any, value: Any = None, **options: Any) -> Workflow[Any, Any, Any]:
-    """A workflow that waits for one child and tells how it fared."""
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @wf.step
-    async def ask(ctx: Context[Any]) -> Any:
-        try:
-            return ["done", await ctx.start_child(child, value, **options)]
-        except ChildFailed as error:
-            return [error.status, error.error.get("type")]
-
-    return wf
-
-
-def leaf(name: str = "leaf", **options: Any) -> Workflow[Any, Any, Any]:
-    wf: Workflow[Any, Any, Any] = Workflow(name, **options)
-
-    @wf.step
-    async def work(ctx: Context[Any]) -> Any:
-        return ctx.input
-
-    return wf
-
-
-class Held:
-    """A workflow whose step waits until it is told to go on, or is cancelled."""
-
-    def __init__(self, name: str = "held") -> None:
-        self.entered: list[str] = []
-        self.cancelled: list[str] = []
-        self.gate = asyncio.Event()
-        self.workflow: Workflow[Any, Any, Any] = Workflow(name)
-
-        @self.workflow.step
-        async def hold(ctx: Context[Any]) -> str:
-            self.entered.append(ctx.run_id)
-            try:
-                await self.gate.wait()
-            except asyncio.CancelledError:
-                self.cancelled.append(ctx.run_id)
-                raise
-            return "let go"
-
-
-async def child_of(runs: Any, parent_id: str) -> Any:
-    """Return the stored child of a run as soon as it is there."""
-    return await eventually(lambda: runs.find_one({"parent.run_id": parent_id}))
 
 
 async def test_a_childs_output_comes_back_in_its_type(make_app: Any) -> None:
@@ -309,184 +260,6 @@ async def test_a_childs_end_is_kept_while_its_parent_is_paused(make_app: Any, ru
         run = await handle.get()
         assert (run.status, run.paused) == ("waiting", True)
         await handle.unpause()
-        assert await handle.result("20s") == ["done", "let go"]
-
-
-@pytest.mark.parametrize("wait", [True, False])
-@pytest.mark.parametrize("on_parent_close", ["cancel", "abandon"])
-async def test_a_parents_cancel_reaches_its_children_unless_they_are_abandoned(
-    make_app: Any, runs: Any, wait: bool, on_parent_close: str
-) -> None:
-    held = Held()
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @wf.step
-    async def ask(ctx: Context[Any]) -> None:
-        await ctx.start_child(held.workflow, wait=wait, on_parent_close=on_parent_close)
-        await ctx.wait("for ever")
-
-    async with make_app(wf, held.workflow) as app:
-        handle = await app.start(wf)
-        await eventually(lambda: held.entered)
-        await status_of(handle, "waiting")
-        child = app.handle(held.entered[0])
-        await handle.cancel(reason="enough")
-        await eventually(lambda: runs.find_one({"_id": handle.id, "owes_at": {"$exists": False}}))
-        if on_parent_close == "abandon":
-            assert await child.status() == "running"
-            held.gate.set()
-            assert await child.result("20s") == "let go"
-            return
-        run = await status_of(child, "cancelled")
-        await eventually(lambda: held.cancelled == [child.id])
-    assert run.cancel["reason"] == "its parent is cancelled"
-
-
-async def test_a_failing_parent_ends_its_detached_children_and_theirs(make_app: Any, runs: Any) -> None:
-    held, entered = Held(), asyncio.Event()
-    middle: Workflow[Any, Any, Any] = Workflow("middle")
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @middle.step
-    async def pass_on(ctx: Context[Any]) -> None:
-        await ctx.start_child(held.workflow)
-
-    @wf.step
-    async def fail(ctx: Context[Any]) -> None:
-        await ctx.start_child(middle, wait=False)
-        await entered.wait()
-        raise NonRetriableError("no")
-
-    async with make_app(wf, middle, held.workflow) as app:
-        handle = await app.start(wf)
-        await eventually(lambda: held.entered)
-        entered.set()
-        assert (await handle.wait("20s")).status == "failed"
-        await status_of(app.handle(held.entered[0]), "cancelled")
-        await eventually(lambda: held.cancelled)
-        assert (await child_of(runs, handle.id))["status"] == "cancelled"
-
-
-async def test_a_parent_whose_time_is_over_ends_its_child(make_app: Any, runs: Any) -> None:
-    held = Held()
-    async with make_app(wf := parent_of(held.workflow), held.workflow) as app:
-        handle = await app.start(wf, timeout="400ms")
-        assert (await handle.wait("20s")).error.code == "run.timeout"
-        found = await child_of(runs, handle.id)
-        await status_of(app.handle(found["_id"]), "cancelled")
-
-
-async def test_a_compensated_parent_ends_its_children_before_it_is_undone(make_app: Any, runs: Any) -> None:
-    held, seen = Held(), []
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @wf.step
-    async def begin(ctx: Context[Any]) -> str:
-        return str(await ctx.start_child(held.workflow, wait=False))
-
-    @begin.compensate
-    async def undo(ctx: Context[Any], child_id: str) -> None:
-        # While this undoes what was done, a child that still does more would undo the undoing.
-        await status_of(app.handle(child_id), "cancelled")
-        seen.append(child_id)
-
-    @wf.step
-    async def fail(ctx: Context[Any]) -> None:
-        await eventually(lambda: held.entered)
-        raise NonRetriableError("no")
-
-    async with make_app(wf, held.workflow) as app:
-        handle = await app.start(wf)
-        run = await handle.wait("10s")
-    assert run.status == "compensated"
-    assert seen == held.entered
-
-
-async def test_a_rewound_parent_starts_new_children(make_app: Any, runs: Any) -> None:
-    child, done = leaf(), []
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @wf.step
-    async def ask(ctx: Context[Any]) -> Any:
-        return await ctx.start_child(child, len(done), key="k")
-
-    @wf.step
-    async def after(ctx: Context[Any]) -> Any:
-        done.append(ctx.output(ask))
-        return ctx.output(ask)
-
-    async with make_app(wf, child) as app:
-        handle = await app.start(wf)
-        assert await handle.result("20s") == 0
-        await handle.rewind(ask)
-        assert await handle.result("20s") == 1
-        await handle.rewind(after)
-        assert await handle.result("20s") == 1
-    assert done == [0, 1, 1]
-    assert await runs.count_documents({"parent.run_id": handle.id}) == 2
-
-
-async def test_a_jump_back_starts_new_children(make_app: Any, runs: Any) -> None:
-    child, turns = leaf(), []
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @wf.step
-    async def ask(ctx: Context[Any]) -> Any:
-        return await ctx.start_child(child, len(turns))
-
-    @wf.step
-    async def again(ctx: Context[Any]) -> Any:
-        turns.append(ctx.output(ask))
-        if len(turns) < 3:
-            ctx.goto(ask)
-        return turns
-
-    async with make_app(wf, child) as app:
-        handle = await app.start(wf)
-        assert await handle.result("20s") == [0, 1, 2]
-    assert await runs.count_documents({"parent.run_id": handle.id}) == 3
-
-
-async def test_a_retried_parent_starts_its_failed_child_anew_and_keeps_the_others(make_app: Any, runs: Any) -> None:
-    mended: list[int] = []
-    good, bad = leaf("good"), Workflow("bad")
-    wf: Workflow[Any, Any, Any] = Workflow("parent")
-
-    @bad.step
-    async def fail(ctx: Context[Any]) -> str:
-        if not mended:
-            raise NonRetriableError("not yet")
-        return "mended"
-
-    @wf.step
-    async def ask(ctx: Context[Any]) -> Any:
-        return [await ctx.start_child(good, 1), await ctx.start_child(bad)]
-
-    async with make_app(wf, good, bad) as app:
-        handle = await app.start(wf)
-        assert (await handle.wait("20s")).status == "failed"
-        mended.append(1)
-        await handle.retry()
-        assert await handle.result("20s") == [1, "mended"]
-    assert await runs.count_documents({"workflow": "good"}) == 1
-    assert await runs.count_documents({"workflow": "bad"}) == 2
-
-
-@pytest.mark.parametrize("ended_by", ["cancel", "timeout"])
-async def test_a_parent_retried_after_its_own_end_starts_its_ended_child_anew(
-    make_app: Any, runs: Any, ended_by: str
-) -> None:
-    held = Held()
-    async with make_app(wf := parent_of(held.workflow), held.workflow) as app:
-        handle = await app.start(wf, timeout="400ms" if ended_by == "timeout" else None)
-        await eventually(lambda: held.entered)
-        if ended_by == "cancel":
-            await handle.cancel()
-        await handle.wait("20s")
-        await status_of(app.handle(held.entered[0]), "cancelled")
-        await eventually(lambda: runs.find_one({"_id": handle.id, "owes_at": {"$exists": False}}))
-        await handle.retry()
-        held.gate.set()
         assert await handle.result("20s") == ["done", "let go"]
 
 

@@ -307,7 +307,9 @@ async def test_settled_says_how_each_branch_ended(make_app: Any) -> None:
     async def handler(ctx: Context[Any]) -> dict[str, Any]:
         found = await ctx.gather("g", {"fails": fails, "works": lambda: 5}, mode="settled")
         await ctx.sleep(0.02)
-        return {name: [each.status, each.ok, each.value, (each.error or {}).get("message")] for name, each in found.items()}
+        return {
+            name: [each.status, each.ok, each.value, (each.error or {}).get("message")] for name, each in found.items()
+        }
 
     assert (await ended(make_app, handler)).output == {
         "fails": ["failed", False, None, "no"],

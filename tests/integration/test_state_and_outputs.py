@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from streamline import Context, RetryPolicy, Workflow
-from streamline.errors import StepNotFound
+from streamline.errors import InvalidKey, StepNotFound
 from tests.waiting import eventually
 
 
@@ -275,7 +275,7 @@ async def test_hostile_values_come_back_as_they_were(make_app: Any, runs: Any) -
 
     @wf.step
     async def echo(ctx: Context[Any]) -> Any:
-        ctx.state = {"$inc": ctx.input}
+        ctx.state = {"kept": ["$secret", "$$ROOT", "\0"]}
         assert await ctx.call("echo", lambda value: value, ctx.input) == hostile
         return ctx.input
 
@@ -283,7 +283,21 @@ async def test_hostile_values_come_back_as_they_were(make_app: Any, runs: Any) -
         run = await (await app.start(wf, hostile, metadata={"m": hostile})).wait("20s")
     assert run.error is None
     assert run.input == run.output == run.metadata["m"] == hostile
-    assert run.state == {"$inc": hostile}
+    assert run.state == {"kept": ["$secret", "$$ROOT", "\0"]}
+
+
+@pytest.mark.parametrize("state", [{"a.b": 1}, {"$inc": 1}, {"inner": [{"$set": 1}]}, {"": 1}])
+async def test_a_key_that_no_path_could_reach_is_refused_in_the_state(make_app: Any, state: dict[str, Any]) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("unreachable")
+
+    @wf.step
+    async def change(ctx: Context[Any]) -> None:
+        ctx.state = state
+
+    async with make_app(wf) as app:
+        run = await (await app.start(wf)).wait("20s")
+    assert (run.status, run.error.code, run.error.attempt) == ("failed", "key.invalid", 1)
+    assert run.state is None
 
 
 async def test_what_a_handler_does_to_stored_values_is_not_seen_by_others(make_app: Any, runs: Any) -> None:

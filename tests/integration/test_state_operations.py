@@ -141,34 +141,54 @@ async def test_changes_before_a_sleep_are_not_applied_twice(make_app: Any) -> No
     assert (run.output, run.state.n) == (11, 11)
 
 
-async def test_saved_changes_before_a_sleep_are_not_applied_twice(make_app: Any, runs: Any) -> None:
+async def test_each_entry_and_attempt_begins_with_the_state_that_was_saved(make_app: Any) -> None:
+    seen: list[int] = []
+
     async def handler(ctx: Context[Any, Tally]) -> int:
-        ctx.state.n += 1
-        await ctx.save()
-        assert (await stored_state(runs, ctx.run_id))["n"] >= 1
-        await ctx.sleep(0.01)
-        ctx.state.n += 10
-        await ctx.save()
-        await ctx.sleep(0.01)
+        seen.append(ctx.state.n)
+        if ctx.state.n < 3:
+            ctx.state.n += 1
+            await ctx.save()
+        ctx.state.n += 100  # not saved: forgotten with the entry
+        await ctx.sleep(0.01, key=f"after-{len(seen)}" if len(seen) < 3 else "after-2")
+        if ctx.attempt == 1:
+            raise ValueError
         return ctx.state.n
 
-    run = await ended(make_app, handler, state=Tally)
-    assert (run.output, run.state.n) == (11, 11)
+    run = await ended(make_app, handler, state=Tally, retry=AGAIN, max_attempts=None)
+    assert run.error is None
+    assert seen == [0, 1, 2, 3]
+    assert (run.output, run.state.n) == (103, 103)
 
 
-async def test_saves_and_operations_mix(make_app: Any) -> None:
+async def test_a_batch_goes_on_where_its_saved_state_says_when_its_worker_died(make_app: Any, runs: Any) -> None:
+    silence, done = Silence(), []
+
     async def handler(ctx: Context[Any, Tally]) -> int:
+        for i in range(ctx.state.n, 6):
+            if i == 4:
+                await silence.falls()
+            done.append(i)
+            ctx.state.n = i + 1
+            await ctx.save()
+        return ctx.state.n
+
+    async with taken_over(make_app, runs, one_step(handler, state=Tally), silence) as handle:
+        assert await handle.result("20s") == 6
+    assert done == [0, 1, 2, 3, 4, 5]
+
+
+async def test_operations_keep_what_was_changed_and_not_saved(make_app: Any, runs: Any) -> None:
+    async def handler(ctx: Context[Any, Tally]) -> list[str]:
         ctx.state.names.append("a")
         await ctx.inc("n", 1)
-        await ctx.save()
         await ctx.push("names", "b")
         ctx.state.names.append("c")
-        await ctx.sleep(0.01)
-        await ctx.inc("n", 1)
-        return ctx.state.n
+        return ctx.state.names
 
     run = await ended(make_app, handler, state=Tally)
-    assert (run.output, run.state.names) == (2, ["a", "b", "c"])
+    assert run.output == ["a", "b", "c"]
+    assert (run.state.n, run.state.names) == (1, ["a", "b", "c"])
 
 
 async def test_ten_branches_that_increment_do_not_lose_any(make_app: Any) -> None:
@@ -228,22 +248,18 @@ async def test_what_a_call_did_to_the_state_is_there_at_the_next_entry(make_app:
     assert (run.output, run.state.n) == (1, 1)
 
 
-@pytest.mark.parametrize("how", ["inc", "save"])
-async def test_what_turns_did_to_the_state_is_there_at_the_next_turn(make_app: Any, how: str) -> None:
+async def test_what_turns_did_to_the_state_is_there_at_the_next_turn(make_app: Any) -> None:
     async def handler(ctx: Context[Any, Tally]) -> int:
         async def body(state: int, i: int) -> Continue[int] | Done[int]:
-            if how == "inc":
-                await ctx.inc("n", 1)
-            else:
-                ctx.state.n += 1
-                await ctx.save()
+            await ctx.inc("n", 1)
             await ctx.sleep(0.01)
+            await ctx.push("names", str(i))
             return Done(ctx.state.n) if i == 3 else Continue(state)
 
         return await ctx.loop("turns", 0, body)
 
     run = await ended(make_app, handler, state=Tally)
-    assert (run.output, run.state.n) == (4, 4)
+    assert (run.output, run.state.n, run.state.names) == (4, 4, ["0", "1", "2", "3"])
 
 
 async def test_steps_of_a_group_change_the_state_together(make_app: Any) -> None:

@@ -7,25 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from streamline import Context, Streamline, Workflow
 from streamline.errors import (
-    InvalidInput,
     InvalidKey,
     NotWaiting,
-    PayloadTooLarge,
     RunNotFound,
-    SerializationError,
     WaitTimeout,
 )
 from tests.clocks import MovableClock
 from tests.waiting import eventually, status_of
-
-
-class Address(BaseModel):
-    street: str
-    number: int
 
 
 class Waiter:
@@ -91,19 +82,6 @@ async def test_nothing_of_a_wait_is_left_in_the_run_once_it_is_over(make_app: An
     assert not {"memo", "waits"} & stored["steps"][0].keys()
 
 
-@pytest.mark.parametrize("payload", [None, False, 0, "", [], {}, 0.0, "text", [1, {"a": None}], {"a": {"b.c": 1}}])
-async def test_a_payload_arrives_as_it_was_sent_falsy_or_not(make_app: Any, payload: Any) -> None:
-    waiter = Waiter(default="the default")
-    async with make_app(waiter.workflow, worker=False) as app:
-        handle = await parked(app, waiter.workflow)
-        await app.resume(handle.id, payload)
-        await app.tick()
-        output = await handle.result("5s")
-    assert output == payload
-    assert type(output) is type(payload)
-    assert waiter.got == [payload]
-
-
 async def test_of_two_answers_the_first_stands(make_app: Any, runs: Any) -> None:
     waiter = Waiter()
     async with make_app(waiter.workflow, worker=False) as app, make_app(worker=False) as other:
@@ -141,9 +119,7 @@ async def test_a_run_that_has_ended_cannot_be_resumed(make_app: Any, runs: Any, 
 
 
 @pytest.mark.parametrize("status", ["draft", "sleeping", "at another wait"])
-async def test_a_run_that_does_not_wait_for_it_cannot_be_resumed(
-    make_app: Any, runs: Any, status: str
-) -> None:
+async def test_a_run_that_does_not_wait_for_it_cannot_be_resumed(make_app: Any, runs: Any, status: str) -> None:
     wf: Workflow[Any, Any, Any] = Workflow("else")
 
     @wf.step
@@ -259,69 +235,6 @@ async def test_a_resume_from_another_process_wakes_the_worker_at_once(make_app: 
         await status_of(handle, "waiting")
         await asking.resume(handle.id, "from afar")
         assert await handle.result("10s") == "from afar"
-
-
-async def test_a_model_is_what_the_handler_gets(make_app: Any) -> None:
-    waiter = Waiter(model=Address)
-    async with make_app(waiter.workflow, worker=False) as app:
-        handle = await parked(app, waiter.workflow)
-        await handle.resume({"street": "Elm", "number": 5})
-        await app.tick()
-        assert await handle.status() == "done"
-        other = await parked(app, waiter.workflow)
-        await other.resume(Address(street="Oak", number=6))
-        await app.tick()
-    assert waiter.got == [Address(street="Elm", number=5), Address(street="Oak", number=6)]
-
-
-@pytest.mark.parametrize(
-    ("model", "bad", "good"),
-    [
-        (Address, {"street": "Elm", "number": "many"}, {"street": "Elm", "number": 1}),
-        (Address, None, {"street": "Elm", "number": 1}),
-        (Address, "text", {"street": "Elm", "number": 1}),
-        (int, "text", 5),
-        (bool, {"a": 1}, False),
-        (list, 5, []),
-        (dict, [1], {}),
-        (list[int], ["text"], [1]),
-        (dict[str, Address], {"a": {}}, {}),
-        (int | None, "text", None),
-    ],
-    ids=lambda value: str(getattr(value, "__name__", value)),
-)
-async def test_a_payload_that_does_not_fit_is_refused_and_the_wait_goes_on(
-    make_app: Any, runs: Any, model: Any, bad: Any, good: Any
-) -> None:
-    waiter = Waiter(model=model)
-    async with make_app(waiter.workflow, worker=False) as app:
-        handle = await parked(app, waiter.workflow)
-        before = await runs.find_one({"_id": handle.id})
-        with pytest.raises(InvalidInput) as caught:
-            await app.resume(handle.id, bad)
-        assert caught.value.http_status == 422
-        assert await runs.find_one({"_id": handle.id}) == before
-        assert await app.tick() == 0
-        await app.resume(handle.id, good)
-        await app.tick()
-        assert await handle.status() == "done"
-    assert len(waiter.got) == 1
-
-
-@pytest.mark.parametrize(
-    ("payload", "expected"), [(object(), SerializationError), ("x" * 5_000_000, PayloadTooLarge)], ids=["odd", "large"]
-)
-async def test_a_payload_that_cannot_be_stored_is_refused_and_the_wait_goes_on(
-    make_app: Any, runs: Any, payload: Any, expected: type[Exception]
-) -> None:
-    waiter = Waiter()
-    async with make_app(waiter.workflow, worker=False) as app:
-        handle = await parked(app, waiter.workflow)
-        before = await runs.find_one({"_id": handle.id})
-        with pytest.raises(expected):
-            await app.resume(handle.id, payload)
-        assert await runs.find_one({"_id": handle.id}) == before
-        await app.resume(handle.id, "small")
 
 
 async def test_several_waits_are_answered_by_key_else_the_oldest_first(make_app: Any) -> None:

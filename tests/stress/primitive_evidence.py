@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import defaultdict
@@ -111,10 +112,12 @@ class Witness:
         """Return how many runs there are."""
         return self._runs.count_documents({})
 
-    def stuck(self) -> list[Document]:
-        """Return some of the runs that have not ended."""
+    def stuck(self, path: Path) -> str:
+        """Return what tells why runs have not ended: some of them, and what the engine has complained of last."""
         wanted = {"$or": [{"status": {"$nin": ENDED}}, {"owes_at": {"$exists": True}}]}
-        return list(self._runs.find(wanted, {"steps.memo": 0}).limit(3))
+        found = self._runs.find(wanted, {"steps.memo": 0, "events": {"$slice": -5}}).limit(3)
+        said = [entry for entry in ledger.read(path) if entry["what"] == "log" and entry["level"] == "ERROR"]
+        return json.dumps([*found, *said[-3:]], default=str)
 
     def proof(self, path: Path) -> Proof:
         """Return all there is to judge by."""

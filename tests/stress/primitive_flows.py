@@ -17,6 +17,7 @@ from tests.stress.ledger import Ledger
 
 Flow = Workflow[Any, Any, Any]
 ITEMS, SPILLED, TURNS = 8, 130, 4
+CHILD = "-child"
 
 
 def nonce_of(run_id: str, unit: str) -> str:
@@ -40,6 +41,8 @@ class Hand:
 
     def saw(self, nonce: str, place: str | None = None) -> str:
         """Note a result that is stored, since the handler was given it; at this place it must always be the same."""
+        if not isinstance(nonce, str):
+            raise NonRetriableError(f"{nonce!r} is the result of nothing")
         self.write("saw", nonce=nonce, place=place)
         return nonce
 
@@ -183,9 +186,11 @@ def looping(ledger: Ledger, name: str = "looping", version: str = "1.0.0") -> Fl
         hand = Hand(ledger, ctx)
 
         async def turn(so_far: list[str], i: int) -> Continue[list[str]] | Done[list[str]]:
-            found = [*so_far, await hand.call("work", f"turn{i}/work")]
+            found = [hand.saw(each) for each in so_far]
+            found.append(await hand.call("work", f"turn{i}/work"))
             await hand.nap(f"turn{i}/nap")
-            found.append(await hand.call("again", f"turn{i}/again"))
+            # The last of a turn is no call: that it happens once follows from the turn's being stored.
+            found += [await hand.call("again", f"turn{i}/again"), hand.begun(f"turn{i}/end")]
             return Done(found) if i == TURNS - 1 else Continue(found)
 
         return await ctx.loop("turns", [], turn)
@@ -249,7 +254,7 @@ def waiting(ledger: Ledger, name: str = "waiting", version: str = "1.0.0") -> Fl
 def fathering(ledger: Ledger, name: str = "fathering", version: str = "1.0.0") -> Flow:
     """Return a workflow that starts children and joins them."""
     flow: Flow = Workflow(name, version=version)
-    kid = childhood(ledger)
+    kid = childhood(ledger, f"{name}{CHILD}")
 
     @flow.step
     async def raise_them(ctx: Context) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The processes of the kill tests of durable calls: workers, whoever starts runs, and whoever answers them.
+"""The processes of the kill tests of durable calls: workers, whoever starts runs, and whoever answers them;
+and the worker beside many parked runs.
 
 ``python -m tests.stress.primitive_process <pid of the test>`` is a nursery that knows these roles and workflows.
 """
@@ -7,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from streamline import Streamline, Wait
-from streamline.errors import HookNotFound, NotWaiting, RunNotFound
+from streamline.errors import AlreadyFinished, HookNotFound, NotWaiting, RunNotFound
 from tests.stress.flows import FLOWS
 from tests.stress.ledger import Ledger
 from tests.stress.nursery import ROLES, main
 from tests.stress.primitive_evidence import unit_of
-from tests.stress.primitive_flows import nonce_of
-from tests.stress.primitive_sagas import HELPED, PRIMITIVES
+from tests.stress.primitive_flows import childhood, nonce_of
+from tests.stress.primitive_sagas import PRIMITIVES
+from tests.stress.sleepers import dormitory
 from tests.stress.target import Opening, tell_log
+from tests.stress.write_crasher import live_until_a_write
 
 _PAUSE = 0.05
+_ACTIVE = ["draft", "running", "waiting", "compensating"]
 
 
 def launch(options: dict[str, Any]) -> None:
@@ -35,13 +41,20 @@ def answer(options: dict[str, Any]) -> None:
     asyncio.run(_answer(options))
 
 
+def meddle(options: dict[str, Any]) -> None:
+    """Pause runs, and let them go on soon after, until killed."""
+    asyncio.run(_meddle(options))
+
+
 async def _launch(options: dict[str, Any]) -> None:
     opening = Opening(**options["opening"])
     ledger = Ledger(opening.ledger, options["name"])
     tell_log(ledger)
     async with opening.app(ledger) as app:
         for workflow, n in options["wanted"]:
-            handle = await app.start(workflow, {"n": n, "pace": options["pace"]}, run_id=f"{workflow}-{n}")
+            # Of quick runs many a write is in flight at any instant, of slow ones many a call.
+            pace = options["pace"] * (0.1 if n % 2 else 1.0)
+            handle = await app.start(workflow, {"n": n, "pace": pace}, run_id=f"{workflow}-{n}")
             ledger.write("started", run=handle.id, workflow=workflow)
             await asyncio.sleep(options["every"])
     ledger.write("finished")
@@ -61,6 +74,26 @@ async def _answer(options: dict[str, Any]) -> None:
                 nonce = nonce_of(run_id, f"answer/{key}")
                 await _try(ledger, nonce, app.resume_hook(token, {"nonce": nonce}))
             await asyncio.sleep(_PAUSE)
+
+
+async def _meddle(options: dict[str, Any]) -> None:
+    opening = Opening(**options["opening"])
+    ledger = Ledger(opening.ledger, options["name"])
+    tell_log(ledger)
+    async with opening.app(ledger) as app:
+        while True:
+            found = [run.id for run in (await app.runs(status=_ACTIVE, limit=100)).items]
+            for run_id in random.sample(found, min(3, len(found))):
+                await _hold(app, ledger, run_id)
+            await asyncio.sleep(_PAUSE)
+
+
+async def _hold(app: Streamline, ledger: Ledger, run_id: str) -> None:
+    ledger.write("pausing", run=run_id)
+    with suppress(AlreadyFinished):
+        await app.pause(run_id, by="meddler")
+        await asyncio.sleep(random.uniform(0.0, 0.2))
+        await app.unpause(run_id)
 
 
 async def _answer_wait(app: Streamline, ledger: Ledger, wait: Wait) -> None:
@@ -113,6 +146,6 @@ class Tokens:
 
 
 if __name__ == "__main__":
-    FLOWS.update(PRIMITIVES | HELPED)
-    ROLES.update({"launcher": launch, "answerer": answer})
+    FLOWS.update({**PRIMITIVES, "childhood": childhood, "dormitory": dormitory})
+    ROLES.update({"launcher": launch, "answerer": answer, "meddler": meddle, "victim": live_until_a_write})
     main(int(sys.argv[1]))

@@ -9,12 +9,12 @@ from typing import Any
 from streamline import Context, Continue, Done, NonRetriableError, RetryAfter, Workflow
 from tests.stress.ledger import Ledger
 from tests.stress.primitive_flows import (
+    CHILD,
     SPILLED,
     TURNS,
     Flow,
     Hand,
     calling,
-    childhood,
     deciding,
     eaching,
     fathering,
@@ -242,4 +242,14 @@ PRIMITIVES: dict[str, Callable[..., Flow]] = {
     "spilling": spilling,
     "nesting": nesting,
 }
-HELPED: dict[str, Callable[..., Flow]] = {"childhood": childhood}
+
+
+def flows_of(kind: str, name: str) -> tuple[tuple[str, str, str], ...]:
+    """Return what has to be served so that a run of one of these workflows, under the name given, can end."""
+    mine = (kind, name, "1.0.0")
+    return (mine, ("childhood", f"{name}{CHILD}", "1.0.0")) if kind == "fathering" else (mine,)
+
+
+def kind_of(name: str) -> str:
+    """Return which of these workflows has the name."""
+    return "childhood" if name.endswith(CHILD) else name.split("-", maxsplit=1)[0]

@@ -15,15 +15,21 @@ from streamline.domain.decisions import (
     Completed,
     Failed,
     Interrupted,
+    Jumped,
     Outcome,
+    Parked,
     Skipped,
-    Slept,
     check_run,
     conclude,
+    conclude_member,
+    conclude_undo,
     dead_letter,
-    next_step,
+    next_attempt,
+    step_at,
 )
+from streamline.domain.definition import CompensationDefinition
 from streamline.domain.payloads import Encoded
+from streamline.domain.place import Place, here
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import CorruptRun, SerializationError
 from tests.conformance.documents import FLOW, NOW, held
@@ -35,7 +41,7 @@ STEP = replace(FLOW.steps[0], retry=POLICY)
 def concluded(outcome: Outcome, *, failures: int = 0, chance: float = 0.0, **rules: Any) -> dict[str, Any]:
     run = held("r")
     run["steps"][0]["failures"] = failures
-    change = conclude(run, replace(STEP, **rules), outcome, Ending(NOW), chance)
+    change = conclude(run, here(run), replace(STEP, **rules), outcome, Ending(NOW), chance, 10)
     document = copy.deepcopy(run)
     assert apply(document, change)
     return document
@@ -52,7 +58,7 @@ def test_a_skipped_step_moves_on() -> None:
 
 
 def test_a_sleep_parks_the_run() -> None:
-    run = concluded(Slept("sleep#1", NOW + timedelta(hours=1)))
+    run = concluded(Parked({"sleep#1": {"kind": "sleep", "due_at": NOW + timedelta(hours=1)}}))
     assert (run["status"], run["due_at"]) == ("waiting", NOW + timedelta(hours=1))
 
 
@@ -93,6 +99,68 @@ def test_retry_after_sets_the_pause_where_it_can_be_read(delay: Any, seconds: fl
     assert run["due_at"] == NOW + timedelta(seconds=seconds)
 
 
+def test_a_jump_goes_on_at_the_other_step() -> None:
+    run = concluded(Jumped("s2"))
+    assert (run["cursor"], run["jumps"], run["steps"][1]["status"]) == (2, 1, "skipped")
+
+
+@pytest.mark.parametrize(("to", "jumps", "code"), [("nowhere", 0, "StepNotFound"), ("s2", 10, "IllegalTransition")])
+def test_a_jump_that_is_not_allowed_fails_the_step_for_good(to: str, jumps: int, code: str) -> None:
+    run = held("r") | {"jumps": jumps}
+    assert apply(run, conclude(run, here(run), STEP, Jumped(to), Ending(NOW), 0.0, 10))
+    assert (run["status"], run["cursor"], run["error"]["type"]) == ("failed", 0, code)
+
+
+def test_a_member_of_a_group_that_fails_is_tried_again_without_letting_go_of_the_run() -> None:
+    run = held("r")
+    for step in run["steps"][:2]:
+        step |= {"group": "g", "status": "running"}
+    failed, later = Failed(ValueError("no")), NOW + timedelta(seconds=10)
+    due_at = next_attempt(run, Place(1), STEP, failed, NOW, 0.0)
+    assert due_at == later
+    assert apply(run, conclude_member(run, Place(1), STEP, failed, Ending(NOW), due_at))
+    assert (run["status"], "lease" in run, run["steps"][1]["due_at"]) == ("running", True, later)
+    assert (run["steps"][1]["status"], run["steps"][1]["failures"]) == ("pending", 1)
+    assert apply(run, conclude_member(run, Place(0), STEP, Jumped("s2"), Ending(NOW), None))
+    assert (run["steps"][0]["status"], run["steps"][0]["error"]["type"]) == ("failed", "IllegalTransition")
+    assert run["status"] == "running"
+
+
+@pytest.mark.parametrize("outcome", [Completed(Encoded("out", 3)), Skipped(), Interrupted(), Failed(ValueError("no"))])
+def test_there_is_no_further_attempt_unless_one_failed_and_may_be_repeated(outcome: Outcome) -> None:
+    run, limit = held("r"), replace(STEP, retry=replace(POLICY, max_attempts=1))
+    assert next_attempt(run, Place(0), limit, outcome, NOW, 0.0) is None
+
+
+def undone(outcome: Outcome, failures: int = 0) -> dict[str, Any]:
+    step = replace(STEP, compensation=CompensationDefinition(_nothing, threaded=False, retry=POLICY))
+    run = held("r") | {"status": "compensating", "cursor": 2, "compensate_on": ["failed"]}
+    for k in range(2):
+        run["steps"][k] |= {"status": "done", "compensation": {"status": "pending", "failures": failures}}
+    assert apply(run, conclude_undo(run, Place(0, undo=True), step, outcome, Ending(NOW), 0.0))
+    return run
+
+
+async def _nothing(ctx: Any, output: Any) -> None: ...
+
+
+def test_a_compensation_ends_is_tried_again_by_its_own_policy_or_is_given_up() -> None:
+    for outcome in (Completed(Encoded(None, 0)), Skipped()):
+        assert undone(outcome)["steps"][0]["compensation"]["status"] == "done"
+    run = undone(Failed(ValueError("no")))
+    assert (run["status"], run["due_at"]) == ("compensating", NOW + timedelta(seconds=10))
+    assert run["steps"][0]["compensation"]["failures"] == 1
+    run = undone(Failed(ValueError("no")), failures=2)
+    assert (run["status"], run["steps"][0]["compensation"]["status"]) == ("compensating", "failed")
+    run = undone(Jumped("s2"))
+    assert (run["status"], run["steps"][0]["compensation"]["error"]["type"]) == ("compensating", "NonRetriableError")
+    run = undone(Interrupted())
+    assert (run["status"], run["due_at"], "lease" in run) == ("compensating", NOW, False)
+    run = undone(Parked({"sleep#1": {"kind": "sleep", "due_at": NOW + timedelta(hours=1)}}))
+    assert (run["status"], run["due_at"]) == ("compensating", NOW + timedelta(hours=1))
+    assert run["steps"][0]["compensation"]["status"] == "waiting"
+
+
 def test_only_so_many_failures_are_allowed() -> None:
     assert [concluded(Failed(ValueError()), failures=n)["status"] for n in range(4)] == [
         "waiting",
@@ -110,16 +178,18 @@ def test_a_run_that_lost_its_worker_too_often_is_given_up() -> None:
     assert run["events"][-1]["type"] == "run.dead_lettered"
 
 
-def test_the_next_step_is_that_at_the_cursor() -> None:
-    assert next_step(held("r"), FLOW).id == "s0"
-    assert next_step(held("r") | {"cursor": 2}, FLOW).id == "s2"
+def test_a_step_is_found_by_its_id_wherever_it_stands_in_the_run() -> None:
+    assert [step_at(held("r"), k, FLOW).id for k in range(3)] == ["s0", "s1", "s2"]
+    run = held("r")
+    run["steps"].reverse()
+    assert step_at(run, 0, FLOW).id == "s2"
 
 
 def test_a_step_that_the_workflow_does_not_have_is_reported() -> None:
     run = held("r")
     run["steps"][0]["id"] = "elsewhere"
     with pytest.raises(CorruptRun) as caught:
-        next_step(run, FLOW)
+        step_at(run, 0, FLOW)
     assert caught.value.field == "steps"
 
 

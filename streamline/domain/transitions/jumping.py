@@ -29,7 +29,6 @@ def jump(run: Document, place: Place, to: str, ending: Ending) -> Change:
         at = place.at
         put |= begun(run, place) | {f"{at}.status": "done", f"{at}.attempt": run["attempt"], f"{at}.ended_at": now}
         put |= {f"steps.{j}.status": "skipped" for j in range(place.k + 1, k)}
-    put |= ending.state or {}
     if run["recovery_count"]:
         put["recovered_before"] = run["recovery_count"]
     left, drop = answerable(run, without=lambda _, __: True)
@@ -37,8 +36,10 @@ def jump(run: Document, place: Place, to: str, ending: Ending) -> Change:
     if k > place.k:
         drop = (*drop, *(f"{place.at}.{name}" for name in ("memo", "waits", "error") if name in run["steps"][place.k]))
     event = ("step.jumped", of_place(run, place) | {"to": to})
-    growth = ending.growth - _thrown_away(run, min(k, place.k), place.k)
-    sizes: dict[str, Any] = {"weight": ending.weight, "growth": growth}
+    sizes: dict[str, Any] = {"growth": -_thrown_away(run, min(k, place.k), place.k)}
+    if (state := ending.state) is not None:
+        put, drop = {**put, **state.put}, (*drop, *state.drop)
+        sizes = {"weight": state.weight, "growth": sizes["growth"] + state.growth}
     if not ending.go_on or run.get("paused"):
         held, gone = parked(run, now)
         return driven(run, now, put | held | {"cursor": k, "attempt": 0}, event, drop=(*drop, *gone), **sizes)

@@ -43,7 +43,8 @@ def abandon(run: Document, now: datetime, reason: str) -> Change:
 def retry(run: Document, now: datetime) -> Change:
     """Return the change that lets a failed or cancelled run go on from the step where it stopped.
 
-    What its calls have brought is kept, except for children that failed or did not end: those are started anew.
+    What its calls have brought is kept, except for failures: branches and children that failed, and waits that nobody
+    answered in time, are begun anew.
 
     Raises:
         IllegalTransition: The run has not ended, or has ended well.
@@ -60,8 +61,10 @@ def retry(run: Document, now: datetime) -> Change:
         steps.append(run["steps"][k]["id"])
         put |= {f"steps.{k}.status": "pending", f"steps.{k}.failures": 0}
         put[f"steps.{k}.retries"] = run["steps"][k].get("retries", 0) + 1
+        if "history" in run["steps"][k]:
+            put[f"steps.{k}.version"] = max(each["version"] for each in run["steps"][k]["history"]) + 1
         drop += [f"steps.{k}.{name}" for name in ("error", "ended_at", "waits", "due_at") if name in run["steps"][k]]
-        drop += _unsettled_children(run, k)
+        drop += [f"steps.{k}.memo.{address}" for address in _kept_failures(Place(k).memo(run))]
         open_again += [entry for entry in Place(k).memo(run).values() if entry.get("open")]
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
@@ -110,11 +113,19 @@ def nudge(run: Document, now: datetime, why: Mapping[str, Any]) -> Change | None
     return operated(run, now, put, ("run.nudged", why))
 
 
-def _unsettled_children(run: Document, k: int) -> list[str]:
-    place = Place(k)
-    memo = place.memo(run).items()
-    unsettled = (address for address, entry in memo if "fan" in entry and ("output" not in entry or "failed" in entry))
-    return [f"{place.at}.memo.{address}" for address in unsettled]
+def _kept_failures(memo: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the addresses of what would let the handler fail again as it did, without anything being done."""
+    failed = [address for address, entry in memo.items() if _stands_for_failure(entry)]
+    heads = [address for address, entry in memo.items() if entry.get("done")]
+    broken = [head for head in heads if any(address.startswith((f"{head}[", f"{head}/")) for address in failed)]
+    timers = [f"{address}/timeout" for address in failed if f"{address}/timeout" in memo]
+    return [*failed, *broken, *timers]
+
+
+def _stands_for_failure(entry: Mapping[str, Any]) -> bool:
+    unsettled_child = "fan" in entry and "output" not in entry
+    is_over = entry.get("outcome") == "timed_out" or "timed_out" in entry
+    return unsettled_child or is_over or "failed" in entry
 
 
 def _stopped_steps(run: Document) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Patch:
     @property
     def paths(self) -> tuple[str, ...]:
         """The field paths it writes."""
-        return (*self.put, *self.drop, *self.add, *self.append)
+        taken = () if self.takes is None else (f"inbox.{self.takes}",)
+        return (*self.put, *self.drop, *self.add, *self.append, *taken)
 
 
 def fitting(patches: Sequence[Patch]) -> int:

@@ -12,6 +12,7 @@ from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.place import ENDED, Document, Place, attempt_of, members
 from streamline.domain.transitions import compensating
 from streamline.domain.transitions.patching import begun
+from streamline.domain.transitions.stating import StateChange
 from streamline.domain.transitions.writing import (
     LET_GO,
     Entry,
@@ -31,16 +32,12 @@ class Ending:
 
     Args:
         now: The present instant.
-        state: What to store of the run's state where the handler changed it, by field path.
-        weight: Bytes of users' values in `state`.
-        growth: Bytes by which the run grows with it.
+        state: What to store of the run's state, where the handler changed it.
         go_on: Whether the same worker begins the next step; False lets go of the run in the same write.
     """
 
     now: datetime
-    state: Mapping[str, Any] | None = None
-    weight: int = 0
-    growth: int = 0
+    state: StateChange | None = None
     go_on: bool = True
 
 
@@ -145,9 +142,10 @@ def _advance(
     event: Entry,
     output: Encoded,
 ) -> Change:
-    weight, growth = output.size + ending.weight, output.size - memo_size(run, place) + ending.growth
+    weight, growth = output.size, output.size - memo_size(run, place)
     if ending.state is not None:
-        put |= ending.state
+        put, drop = {**put, **ending.state.put}, (*drop, *ending.state.drop)
+        weight, growth = weight + ending.state.weight, growth + ending.state.growth
     if _others_at_work(run, place):
         left, closed = answerable(run, without=lambda where, _: where == place)
         put, drop = put | left, (*drop, *closed)

@@ -236,7 +236,8 @@ class _Fan:
         memo = self._attempt.memo
         put = {} if self._is_headed else {f"{memo.place.at}.memo.{self.address}": dict(self._header)}
         self._is_headed = True
-        await memo.settle(job.path, entry, size=size, drop=memo.addresses_within(job.path), put=put)
+        inner, spills = memo.addresses_within(job.path), "failed" not in entry
+        await memo.settle(job.path, entry, size=size, drop=inner, put=put, spills=spills)
 
     async def settle(self, jobs: Sequence[_Job], *, winner: _Job | None = None) -> None:
         """Store that nothing more is to be done, or raise what failed."""

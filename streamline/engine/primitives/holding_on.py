@@ -36,12 +36,14 @@ async def hold_on(attempt: Surroundings, branch: Branch, address: str, fresh: En
             return entry
         event = waiting_event(attempt.holding.run, entry)
         if event is not None:
-            return await attempt.memo.close(address, _taken(entry, event), take=event["id"])
+            await attempt.memo.close(address, _taken(entry, event), take=event["id"])
+            continue
         now, limits = attempt.clock.now(), _limits(attempt, entry, timer)
         if limits and min(limits) <= now:
             if not entry.get("open"):
                 return entry
-            return await attempt.memo.close(address, _timed_out(entry, now))
+            await attempt.memo.close(address, _timed_out(entry, now))
+            continue
         if stored is None and branch.quorum.is_crowded(branch):
             await attempt.memo.open(address, fresh)
             continue

@@ -22,10 +22,11 @@ _ADDRESS = "state-operations"
 
 async def save(attempt: Surroundings) -> None:
     """Store the state as the handler has it now."""
-    changed = attempt.changed_state()
-    if changed is not None:
-        put, weight, growth = changed
-        await attempt.holding.settle(Patch(attempt.memo.place, put, weight=weight, growth=growth))
+    change = attempt.changed_state()
+    if change is not None:
+        attempt.keep_state(change)
+        place, weight, growth = attempt.memo.place, change.weight, change.growth
+        await attempt.holding.settle(Patch(place, change.put, change.drop, weight=weight, growth=growth))
 
 
 async def inc(attempt: Surroundings, path: str, amount: float) -> None:
