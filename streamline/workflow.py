@@ -26,7 +26,7 @@ from streamline.declaring.rules import (
 )
 from streamline.declaring.steps import StepDecorator, WorkflowStep
 from streamline.domain.annotations import return_codec
-from streamline.domain.definition import CompensationDefinition, Definition, OnError, StepDefinition
+from streamline.domain.definition import CompensationDefinition, Definition, OnError, StepDefinition, WorkflowReference
 from streamline.domain.durations import Duration
 from streamline.domain.names import check_name, check_version
 from streamline.domain.payloads import ANY, Codec
@@ -42,7 +42,7 @@ T = TypeVar("T")
 STEPS_MAX = 1_000
 
 
-class Workflow(ReadySteps[InputT, StateT], Generic[InputT, StateT, OutputT]):
+class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], Generic[InputT, StateT, OutputT]):
     """One version of a workflow: its steps run in the order in which they are declared.
 
     Args:

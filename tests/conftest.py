@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import hypothesis  # noqa: F401 - its plugin would import it at the very end, where Python 3.11 can fail to compile it
 import pytest
 from pymongo import AsyncMongoClient
 

@@ -16,9 +16,9 @@ from streamline.errors import DefinitionError
 InputT = TypeVar("InputT", default=Any)
 StateT = TypeVar("StateT", default=Any)
 T = TypeVar("T")
+R = TypeVar("R")
 
 AddCompensation = Callable[..., Any]
-CompensationT = TypeVar("CompensationT", bound=Callable[..., Any])
 
 
 class WorkflowStep(StepReference[T]):
@@ -35,11 +35,11 @@ class WorkflowStep(StepReference[T]):
         self._add = add
 
     @overload
-    def compensate(self, fn: CompensationT, /) -> CompensationT: ...
+    def compensate(self, fn: Callable[[Context[Any, Any], T], R], /) -> Callable[[Context[Any, Any], T], R]: ...
     @overload
     def compensate(
         self, *, retry: RetryPolicy | None = None, max_attempts: int | None = None, timeout: Duration | None = None
-    ) -> Callable[[CompensationT], CompensationT]: ...
+    ) -> Callable[[Callable[[Context[Any, Any], T], R]], Callable[[Context[Any, Any], T], R]]: ...
 
     def compensate(self, fn: Any = None, **rules: Any) -> Any:
         """Declare how the step is undone, as ``@step.compensate`` or ``@step.compensate(...)``.

@@ -16,6 +16,8 @@ from streamline.domain.policies import RetryPolicy
 OnError = Literal["fail", "skip"]
 Predicate = Callable[[Any], Any]
 OutT_co = TypeVar("OutT_co", covariant=True, default=Any)
+InT = TypeVar("InT", default=Any)
+OutT = TypeVar("OutT", default=Any)
 
 
 class StepReference(Generic[OutT_co]):
@@ -23,6 +25,15 @@ class StepReference(Generic[OutT_co]):
 
     def __init__(self, step_id: str) -> None:
         self.id = step_id
+
+
+class WorkflowReference(Generic[InT, OutT]):
+    """A workflow, together with the types of its input and output."""
+
+    @property
+    def definition(self) -> Definition:
+        """The workflow as the engine sees it."""
+        raise AttributeError("definition")
 
 
 @dataclass(frozen=True, slots=True)

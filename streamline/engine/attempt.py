@@ -118,8 +118,6 @@ class Attempt:
 
     async def _closed(self, outcome: Outcome | None) -> Outcome | None:
         self.flags.closed = True
-        if self.flags.progress_timer is not None:
-            self.flags.progress_timer.cancel()
         await self.holding.drained()
         return outcome
 

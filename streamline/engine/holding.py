@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ logger = logging.getLogger("streamline.engine")
 
 
 _AWAY_PAUSE = 0.1
+RIDE_SECONDS = 1.0
 
 
 class Interruptible(Protocol):
@@ -40,6 +42,7 @@ class Holding:
         lost: Whether the lease is gone: nothing may be done for the run any more.
         on_news: Called when somebody else has written the run meanwhile, and it was read again.
         riders: What goes with the next write, whichever it is.
+        rode_at: Monotonic instant at which riders went last.
         spilled: Entries of memos that the run document does not hold, by the id of their document.
         state_lock: Held while a branch stores the state as a whole.
         stopping: Whether the worker wants to let go of the run as soon as it can.
@@ -48,14 +51,17 @@ class Holding:
     __slots__ = (
         "_flushing",
         "_lock",
+        "_loop",
         "_queue",
         "_riders_lock",
+        "_riding",
         "_runtime",
         "definition",
         "handlers",
         "lost",
         "on_news",
         "riders",
+        "rode_at",
         "run",
         "safe_until",
         "spilled",
@@ -69,6 +75,9 @@ class Holding:
         self._lock = asyncio.Lock()
         self.state_lock = asyncio.Lock()
         self._riders_lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._riding: asyncio.Future[None] | None = None
+        self.rode_at = -math.inf
         self._queue: list[tuple[Patch, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self.run = run
@@ -127,16 +136,28 @@ class Holding:
             self._flushing = asyncio.ensure_future(self._flush())
         await stored
 
-    def add_rider(self, name: str, patch: Patch) -> None:
-        """Let something go with the next write; handlers in threads say things, too."""
+    def add_rider(self, name: str, patch: Patch, within: float = RIDE_SECONDS) -> None:
+        """Let something go with the next write, or after so many seconds; handlers in threads say things, too."""
         with self._riders_lock:
+            is_first = not self.riders
             self.riders = joined(self.riders, {name: patch})
+        if is_first:
+            self._loop.call_soon_threadsafe(self._loop.call_later, within, self._ride_alone)
+
+    def _ride_alone(self) -> None:
+        if self.riders and not self.over:
+            self._riding = asyncio.ensure_future(self._try_to_ride())
+
+    async def _try_to_ride(self) -> None:
+        with suppress(StreamlineError):  # the handler hears of it at its next call
+            await self.ride()
 
     def _take_riders(self) -> dict[str, Patch]:
         if not self.riders:
             return {}
         with self._riders_lock:
             riders, self.riders = self.riders, {}
+        self.rode_at = self._runtime.clock.monotonic()
         return riders
 
     def _give_back(self, riders: dict[str, Patch]) -> None:

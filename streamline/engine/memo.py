@@ -90,7 +90,7 @@ class Memo:
         else:
             put = {f"{at}.memo.{address}": stored, **more.pop("put", {})}
             growth = size - (self.entry(address) or {}).get("size", 0)
-            parts = {"weight": size, "growth": growth, "closes": closes, **more}
+            parts: dict[str, Any] = {"weight": size, "growth": growth, "closes": closes, **more}
             patch = Patch(self.place, put, gone, entries=events, **parts)
         await self._holding.settle(patch)
         return self.entry(address) or stored

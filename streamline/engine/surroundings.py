@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,10 +31,7 @@ class Flags:
         state: The run's state as the handler sees it; `UNREAD` until it is asked for.
         pending: What its branches wait for at the moment, by address.
         operations: How many operations on the state each branch has asked for.
-        progress_said: Monotonic instant at which progress was last stored.
-        progress_timer: Will store the progress that was held back.
         beat_at: Monotonic instant of the last beat that the handler asked for.
-        background: Writes that nobody waits for.
     """
 
     cancelled: bool = False
@@ -43,10 +39,7 @@ class Flags:
     state: Any = UNREAD
     pending: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
-    progress_said: float | None = None
-    progress_timer: asyncio.TimerHandle | None = None
     beat_at: float | None = None
-    background: set[asyncio.Future[None]] = field(default_factory=set)
 
     def cancel(self) -> None:
         """Note that the handler has been told to end."""

@@ -134,10 +134,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     return {
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
-            Case(
-                statements.advance_run(run["_id"], stepping.complete(run, here(run), NO_VALUE, Ending(NOW)), "m2"),
-                "_id",
-            ),
+            Case(statements.advance_run(run["_id"], completion, "m2"), "_id"),
         ],
         "beat_leases": [
             Case(statements.beat_leases(all_held, [f"token-{tenant}"], NOW + timedelta(minutes=1)), "_id", EACH)

@@ -304,7 +304,7 @@ async def test_of_twenty_callers_from_three_apps_one_wins(make_app: Any, runs: A
         for _ in range(4):
             asking.got.clear()
             handle = await app.start(asking.workflow)
-            await eventually(lambda: runs.find_one({"waiting_since": {"$exists": True}}), every=0.002)
+            await eventually(lambda: app.pending_waits("wait"), every=0.002)  # as the callers will read it
             others = {"cancel": [b.cancel, c.cancel], "pause": [b.pause, c.unpause, b.pause]}.get(churn, [])
             calls = [late_by(i * apart, asking, apps[i % 3], handle.id, i) for i in range(20)]
             said = await asyncio.gather(*calls, *(quietly(verb, handle.id) for verb in others))

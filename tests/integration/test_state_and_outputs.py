@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from streamline import Context, RetryPolicy, Workflow
-from streamline.errors import InvalidKey, StepNotFound
+from streamline.errors import StepNotFound
 from tests.waiting import eventually
 
 

@@ -341,16 +341,27 @@ async def test_only_numbers_can_be_added(make_app: Any, amount: Any) -> None:
 
 
 async def test_hostile_values_are_stored_as_they_are(make_app: Any) -> None:
-    hostile = {"$inc": {"a.b": "$$ROOT"}}
-
     async def handler(ctx: Context[Any, dict[str, Any]]) -> None:
-        await ctx.push("list", hostile)
-        await ctx.put("", "map", hostile)
         await ctx.push("list", "$secret")
+        await ctx.put("", "map", {"k": "$$ROOT", "null": "\0"})
 
     run = await ended(make_app, handler, state=dict[str, Any])
     assert run.error is None
-    assert run.state == {"list": [hostile, "$secret"], "map": hostile}
+    assert run.state == {"list": ["$secret"], "map": {"k": "$$ROOT", "null": "\0"}}
+
+
+@pytest.mark.parametrize("value", [{"$inc": 1}, {"a.b": 1}, [{"deep": {"$set": 1}}]], ids=repr)
+async def test_values_with_keys_that_no_path_could_reach_are_refused(make_app: Any, value: Any) -> None:
+    async def handler(ctx: Context[Any, dict[str, Any]]) -> str:
+        with pytest.raises(InvalidKey):
+            await ctx.push("list", value)
+        with pytest.raises(InvalidKey):
+            await ctx.put("", "map", value)
+        ctx.state["x"] = 1
+        return "refused"
+
+    run = await ended(make_app, handler, state=dict[str, Any])
+    assert (run.output, run.state) == ("refused", {"x": 1})
 
 
 async def test_a_zombies_operation_changes_nothing(make_app: Any, runs: Any) -> None:

@@ -184,9 +184,7 @@ async def test_a_token_is_in_no_event_no_log_and_no_error(make_app: Any, caplog:
     assert not [kind for kind, token in secretive.tokens.items() if token in said]
 
 
-async def test_only_the_hash_of_a_token_is_stored_and_no_run_is_found_by_it_after_its_use(
-    make_app: Any, runs: Any
-) -> None:
+async def test_a_token_is_stored_as_a_hash_and_finds_no_run_after_its_use(make_app: Any, runs: Any) -> None:
     secretive = Secretive()
     async with make_app(secretive.workflow, secret="an own secret", worker=Worker(poll_interval="50ms")) as app:
         handle = await parked(app, secretive)

@@ -18,6 +18,7 @@ from streamline.domain.transitions.answering import Reply, Target
 from streamline.domain.transitions.birth import Order, claimed, queued
 from streamline.domain.transitions.claiming import lease_of, take_due, take_expired, take_undoing
 from streamline.domain.transitions.patching import Patch, carrying, patched
+from streamline.domain.transitions.stating import StateChange
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import StreamlineError
 from tests.property.twins import START, some_value
@@ -135,7 +136,8 @@ class Walk:
         place, now, error = self.chance.choice(unfinished(run)), self.now, self._error(run)
         ending = Ending(now, go_on=self.chance.random() < 0.8)
         if self.chance.random() < 0.3:
-            ending.state, ending.weight, ending.growth = {"state": {"$": some_value(self.chance)}}, 9, 9
+            state = {"$": some_value(self.chance)}
+            ending.state = StateChange({"state": state, "state_size": 9}, (), 9, 9 - run.get("state_size", 0), state)
         later, value = now + timedelta(seconds=self.chance.choice([0, 5])), self._encoded()
         alone = "group" not in run["steps"][place.k]
         limit = is_overdue(run, now)

@@ -36,13 +36,18 @@ class Interposed:
         self._send = driver.command
         self._collection = collection
         self._field = field
-        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.documents: list[dict[str, Any]] = []
+        self.reached, self.go_on, self.sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
         driver.command = self._command  # type: ignore[method-assign]
 
     async def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
         if command.get("insert") == self._collection and self._field in command["documents"][0]:
+            self.documents = command["documents"]
             self.reached.set()
             await self.go_on.wait()
+            answer = await self._send(command)
+            self.sent.set()
+            return answer
         return await self._send(command)
 
 
@@ -84,6 +89,29 @@ async def test_a_child_that_is_inserted_after_its_parent_was_cancelled_is_cancel
         await eventually(lambda: stored["streamline.runs"].find_one(gone), within=8)
 
 
+async def test_a_late_child_is_cancelled_though_the_process_that_inserted_it_died(
+    mongo_uri: str, database_name: str, stored: Database
+) -> None:
+    parent, child = family(wait=True)
+    options: dict[str, Any] = {"database": database_name, "workflows": [parent, child]}
+    async with (
+        Streamline(mongo_uri, **options, worker=QUICK) as app,
+        Streamline(mongo_uri, **options, worker=False) as operator,
+    ):
+        held = Interposed(app, "streamline.runs", "parent")
+        handle = await app.start(parent)
+        await asyncio.wait_for(held.reached.wait(), 10)
+        await operator.cancel(handle.id)
+        closed = {"_id": handle.id, "status": "cancelled", "owes_at": {"$exists": False}}
+        await eventually(lambda: stored["streamline.runs"].find_one(closed))
+        # The insert takes effect; whoever sent it never hears of that.
+        await stored["streamline.runs"].insert_many([dict(each) for each in held.documents])
+        async with Streamline(mongo_uri, **options, worker=QUICK):
+            gone = {"parent.run_id": handle.id, "status": "cancelled"}
+            await eventually(lambda: stored["streamline.runs"].find_one(gone), within=8)
+        held.go_on.set()
+
+
 async def test_an_entry_that_is_spilled_after_its_run_was_cancelled_expires_with_it(
     mongo_uri: str, database_name: str, stored: Database
 ) -> None:
@@ -105,15 +133,13 @@ async def test_an_entry_that_is_spilled_after_its_run_was_cancelled_expires_with
         handle = await app.start(flow)
         await asyncio.wait_for(held.reached.wait(), 10)
         await operator.cancel(handle.id)
-        assert (await stored["streamline.runs"].find_one({"_id": handle.id}))["expire_at"]
+        closed = {"_id": handle.id, "expire_at": {"$exists": True}, "owes_at": {"$exists": False}}
+        await eventually(lambda: stored["streamline.runs"].find_one(closed))
         held.go_on.set()
-        await eventually(lambda: stored["streamline.memo"].find_one({"run_id": handle.id}))
+        await asyncio.wait_for(held.sent.wait(), 10)
+        kept = {"run_id": handle.id, "expire_at": {"$exists": False}}
 
-        async def is_left() -> bool:
-            return bool(await stored["streamline.memo"].count_documents({"expire_at": {"$exists": False}}))
+        async def is_gone() -> bool:
+            return await stored["streamline.memo"].count_documents(kept) == 0
 
-        await eventually(lambda: _not(is_left), within=8)
-
-
-async def _not(asked: Any) -> bool:
-    return not await asked()
+        await eventually(is_gone, within=8)

@@ -11,6 +11,7 @@ from streamline.domain.change import Change, apply
 from streamline.domain.place import Place, here
 from streamline.domain.transitions import parking
 from streamline.domain.transitions.claiming import lease_of, take_due, take_undoing
+from streamline.domain.transitions.stating import StateChange
 from tests.conformance.documents import FLOW, NOW, held
 
 LATER = NOW + timedelta(minutes=5)
@@ -46,6 +47,11 @@ def taken(run: Mapping[str, Any], now: Any = LATER, token: str = "token2") -> di
     take = take_undoing if run["status"] == "compensating" else take_due
     lease = lease_of("w2", token, now, now + timedelta(seconds=30), "claimed")
     return after(run, take([FLOW.route], now, lease, by=now))
+
+
+def stated(state: Any, size: int = 9) -> StateChange:
+    """What a handler has changed of the state: all of it."""
+    return StateChange({"state": state, "state_size": size}, (), size, size, state)
 
 
 def group(run_id: str = "r", size: int = 2) -> dict[str, Any]:

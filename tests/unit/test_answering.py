@@ -239,7 +239,9 @@ def delivered(run: dict[str, Any], name: str = "paid", value: Any = None, event_
 
 
 def test_an_event_answers_the_wait_for_it() -> None:
-    run = delivered(parked(held("r"), k=opened("event", name="paid", match={"order.id": 7})), value={"order": {"id": 7}})
+    run = delivered(
+        parked(held("r"), k=opened("event", name="paid", match={"order.id": 7})), value={"order": {"id": 7}}
+    )
     assert run["steps"][0]["memo"]["k"]["output"] == {"order": {"id": 7}}
     assert run["due_at"] == NOW
     assert "inbox" not in run

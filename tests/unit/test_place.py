@@ -59,9 +59,7 @@ def test_a_place_names_its_fields_and_reads_what_is_there() -> None:
         (("done", "failed"), None),
     ],
 )
-def test_the_next_to_be_undone_is_the_last_that_has_not_ended(
-    statuses: tuple[str, str], expected: int | None
-) -> None:
+def test_the_next_to_be_undone_is_the_last_that_has_not_ended(statuses: tuple[str, str], expected: int | None) -> None:
     run = undone()
     for k, status in enumerate(statuses):
         run["steps"][k]["compensation"]["status"] = status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -21,20 +20,10 @@ from streamline.domain.transitions.patching import Patch, patched
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import AlreadyFinished, IllegalTransition
 from tests.conformance.documents import FLOW, NOW, draft, held
+from tests.unit.played import ERROR, LATER, after, stated, types
 
-LATER = NOW + timedelta(minutes=5)
-ERROR = {"code": "step.error", "type": "ValueError", "message": "no", "step": "s0", "attempt": 1}
 VALUE = Encoded({"$secret": "$$ROOT"}, 20)
 DAY = {"done": 86_400.0, "failed": 86_400.0, "cancelled": 86_400.0}
-
-
-def after(run: dict[str, Any], change: Change | None) -> dict[str, Any]:
-    """The run once the change has taken effect; the change cannot take effect again."""
-    assert change is not None
-    document = copy.deepcopy(run)
-    assert apply(document, change)
-    assert not apply(copy.deepcopy(document), change)
-    return document
 
 
 def woken(run: dict[str, Any]) -> dict[str, Any]:
@@ -64,10 +53,6 @@ def save(run: dict[str, Any], state: Encoded) -> Change:
 
 def failed() -> dict[str, Any]:
     return after(held("r"), stepping.fail(held("r"), here(held("r")), ERROR, Ending(NOW)))
-
-
-def types(run: dict[str, Any]) -> list[str]:
-    return [event["type"] for event in run["events"]]
 
 
 # Birth
@@ -166,9 +151,7 @@ def test_completing_the_last_step_ends_the_run_in_the_same_change() -> None:
     run = held("r", idempotency_key="k") | {"retention": DAY}
     for _ in range(2):
         run = after(run, stepping.complete(run, here(run), NO_VALUE, Ending(NOW)))
-    run = after(
-        run, stepping.complete(run, here(run), VALUE, Ending(LATER, state={"state": {"s": 1}}, weight=5, growth=5))
-    )
+    run = after(run, stepping.complete(run, here(run), VALUE, Ending(LATER, state=stated({"s": 1}))))
     assert (run["status"], run["output"], run["ended_at"], run["state"]) == ("done", VALUE.value, LATER, {"s": 1})
     assert run["expire_at"] == LATER + timedelta(days=1)
     assert not run.keys() & {"lease", "due_at", "active_key", "paused", "error"}

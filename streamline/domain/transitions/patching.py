@@ -115,13 +115,16 @@ def carrying(change: Change, riders: Sequence[Patch]) -> Change:
 
     What the change replaces as a whole, or removes, needs no such word.
     """
-    replaced = {*change.put, *change.drop} if riders else set()
+    if not riders:
+        return change
+    replaced = {*change.put, *change.drop}
+    put, add, append = dict(change.put), dict(change.add), dict(change.append)
     for rider in riders:
-        if any(path in replaced or _around(path) & replaced for path in rider.paths):
-            continue
-        change.put = {**change.put, **rider.put}
-        change.add = {**change.add, **rider.add}
-        change.append = {**change.append, **rider.append}
+        if not any(path in replaced or _around(path) & replaced for path in rider.paths):
+            put |= rider.put
+            add |= rider.add
+            append |= rider.append
+    change.put, change.add, change.append = put, add, append
     return change
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from streamline.domain.change import Append, read
 from streamline.domain.names import check_path_key
 from streamline.domain.transitions.patching import Patch
+from streamline.domain.transitions.stating import check_state_keys
 from streamline.engine.branches import current
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidKey
@@ -95,6 +96,7 @@ async def _operate(
     trial = deepcopy(attempt.state)
     operate(trial)
     encoded = attempt.encode_state(trial)
+    check_state_keys(encoded.value)
     attempt.check_size(encoded, "state", instead=attempt.holding.run.get("state_size", 0))
     if not _is_reachable(attempt.holding.run.get("state"), path, makes):
         await _store_whole(attempt, path, makes)

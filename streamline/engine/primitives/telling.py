@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import math
 from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
 from typing import Any
 
 from streamline.domain.change import Append
@@ -23,6 +21,7 @@ from streamline.errors import HeartbeatLost, InvalidInput, InvalidKey
 LOGS_KEPT = 200
 PROGRESS_SECONDS = 0.5
 METRIC_MAX = 2**53
+METRICS_MAX = 200
 _SMALL = 2**31
 _OWN = ("event.", "run.", "step.", "wait.")
 _BEAT_SECONDS = 1.0
@@ -44,25 +43,8 @@ async def progress(attempt: Surroundings, fraction: float, message: str | None, 
         attempt.check_size(encoded, "details")
         stored["details"] = encoded.value
     path = f"{place.at}.progress"
-    attempt.holding.add_rider(path, Patch(place, {path: stored}))
-    said = attempt.flags.progress_said
-    if said is None or attempt.clock.monotonic() - said >= PROGRESS_SECONDS:
-        attempt.flags.progress_said = attempt.clock.monotonic()
-        await attempt.holding.ride()
-    elif attempt.flags.progress_timer is None:
-        loop = asyncio.get_running_loop()
-        attempt.flags.progress_timer = loop.call_later(PROGRESS_SECONDS, _say_later, attempt)
-
-
-def _say_later(attempt: Surroundings) -> None:
-    attempt.flags.progress_timer, attempt.flags.progress_said = None, attempt.clock.monotonic()
-    if not attempt.flags.closed:
-        attempt.flags.background.add(task := asyncio.ensure_future(_ride(attempt)))
-        task.add_done_callback(attempt.flags.background.discard)
-
-
-async def _ride(attempt: Surroundings) -> None:
-    with suppress(HeartbeatLost):  # the handler hears of it at its next call
+    attempt.holding.add_rider(path, Patch(place, {path: stored}), within=PROGRESS_SECONDS)
+    if attempt.clock.monotonic() - attempt.holding.rode_at >= PROGRESS_SECONDS:
         await attempt.holding.ride()
 
 
@@ -95,6 +77,8 @@ def metric(attempt: Surroundings, name: str, value: float) -> None:
     if not is_number or not -METRIC_MAX <= value <= METRIC_MAX:
         raise InvalidInput(f"value: a number from -{METRIC_MAX} to {METRIC_MAX}", field="value")
     path = f"metrics.{name}"
+    if len(attempt.holding.riders) >= METRICS_MAX and path not in attempt.holding.riders:
+        raise InvalidInput(f"name: at most {METRICS_MAX} numbers between two writes", field="name")
     # The database adds large whole numbers until they no longer fit; floating ones always do.
     amount = float(value) if abs(value) > _SMALL else value
     attempt.holding.add_rider(path, Patch(attempt.memo.place, add={path: amount}))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
-from streamline.domain.definition import StepReference
+from streamline.domain.definition import StepReference, WorkflowReference
 from streamline.engine.branches import Jump
-from streamline.engine.primitives.families import OnParentClose, join, start_child
+from streamline.engine.primitives.families import ChildRun, OnParentClose, join, start_child
 from streamline.engine.primitives.fanning import Collected, Mode, OnBranchError, each, gather
 from streamline.engine.primitives.looping import Continue, Done, loop
 from streamline.engine.verbs.ready import Ready
@@ -105,6 +105,37 @@ class Fans(Ready):
             NonRetriableError: It took more.
         """
         return await loop(self._ready(), key, initial, body, max_iterations=max_iterations)  # type: ignore[no-any-return]
+
+    @overload
+    async def start_child(
+        self,
+        workflow: WorkflowReference[I, T],
+        input: I | Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        wait: Literal[True] = True,
+        on_parent_close: OnParentClose = "cancel",
+    ) -> T: ...
+    @overload
+    async def start_child(
+        self,
+        workflow: WorkflowReference[I, Any] | str,
+        input: I | Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        wait: Literal[False],
+        on_parent_close: OnParentClose = "cancel",
+    ) -> ChildRun: ...
+    @overload
+    async def start_child(
+        self,
+        workflow: str,
+        input: Any = None,
+        *,
+        key: str | None = None,
+        wait: bool = True,
+        on_parent_close: OnParentClose = "cancel",
+    ) -> Any: ...
 
     async def start_child(
         self,
