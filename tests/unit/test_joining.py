@@ -27,7 +27,7 @@ def children(*statuses: str, order: tuple[int, ...] | None = None) -> list[dict[
     return made
 
 
-@pytest.mark.parametrize("fates", product(FATES, repeat=3))
+@pytest.mark.parametrize("fates", list(product(FATES, repeat=3)))
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_a_join_is_met_when_nothing_can_change_it_and_not_before(policy: Any, fates: tuple[str, ...]) -> None:
     done, bad = fates.count("done"), fates.count("failed")
@@ -54,7 +54,7 @@ def test_every_end_but_done_counts_as_a_failure(policy: Any, status: str) -> Non
     assert standing(children(status, status, status), policy).met
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_the_first_to_end_decides_and_comes_first(order: tuple[int, ...]) -> None:
     ended = children("done", "done", "done", order=order)
     assert standing(ended, "race").decisive == order[:1]
@@ -79,7 +79,7 @@ def test_a_join_of_none_is_met_at_once_unless_it_wants_one() -> None:
 
 
 @pytest.mark.parametrize("policy", ["all", "any", "race", "settled"])
-@pytest.mark.parametrize("before", product(FATES, repeat=2))
+@pytest.mark.parametrize("before", list(product(FATES, repeat=2)))
 @pytest.mark.parametrize("end", ["done", "failed"])
 def test_an_end_that_decides_a_join_while_others_are_at_work_is_news(
     policy: Any, before: tuple[str, ...], end: str
