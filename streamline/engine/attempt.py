@@ -14,10 +14,9 @@ from pydantic import ValidationError
 from streamline.clock import Clock
 from streamline.domain.decisions import Completed, Failed, Interrupted, Jumped, Outcome, Parked, Skipped
 from streamline.domain.definition import CompensationDefinition, Definition, StepDefinition
-from streamline.domain.payloads import ANY, NO_VALUE, Encoded
+from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.place import Place, attempt_of, beginnings
 from streamline.domain.run import Event
-from streamline.domain.transitions.stating import StateChange, check_state_keys, state_changes
 from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
@@ -27,7 +26,8 @@ from streamline.engine.memo import Memo, memo_prefix
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
 from streamline.engine.spawning import close, spawn
-from streamline.engine.surroundings import UNREAD, Flags
+from streamline.engine.state_copy import StateCopy
+from streamline.engine.surroundings import Flags
 from streamline.engine.threads import in_thread
 from streamline.engine.watching import Watch
 from streamline.errors import (
@@ -70,7 +70,7 @@ class Attempt:
         self.number = attempt_of(holding.run, place)
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._watch: Watch | None = None
-        self._found: Any = None
+        self.state = StateCopy(holding, lambda encoded, instead: self.check_size(encoded, "state", instead=instead))
         if quorum is None:
             holding.on_news = self.root.quorum.look_again
 
@@ -88,13 +88,6 @@ class Attempt:
     def generation(self) -> int:
         """How often the step was begun anew."""
         return beginnings(self.holding.run["steps"][self.place.k])
-
-    @property
-    def state(self) -> Any:
-        """The run's state as the handler has it."""
-        if self.flags.state is UNREAD:
-            self.flags.state = self._decoded_state()
-        return self.flags.state
 
     async def outcome(self) -> Outcome | None:
         """Carry the attempt out and return how it went; None where the lease was lost meanwhile."""
@@ -241,7 +234,7 @@ class Attempt:
         if "group" in self.holding.run["steps"][self.place.k]:
             return Failed(NonRetriableError("goto: a step of a group cannot jump"), final=True)
         try:
-            self.changed_state()
+            self.state.change()
         except Exception as error:  # noqa: BLE001 - as for an output
             return Failed(error, final=not isinstance(error, StreamlineError))
         return Jumped(jump.to)
@@ -252,7 +245,7 @@ class Attempt:
                 return Completed(NO_VALUE)
             output = self.step.output.encode(value, f"output of {self.step.id}")
             self.check_size(output, f"output of {self.step.id}", copies=2 if self._is_last else 1)
-            self.changed_state()
+            self.state.change()
             return Completed(output)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the value, the step must hear of it
             return Failed(error, final=not isinstance(error, StreamlineError))
@@ -260,26 +253,6 @@ class Attempt:
     @property
     def _is_last(self) -> bool:
         return bool(self.place.k + 1 == len(self.holding.run["steps"]))
-
-    def changed_state(self) -> StateChange | None:
-        """Return what to store of the handler's state, or None where nothing of it has changed.
-
-        Only what the handler has changed is stored: branches and other steps of a group have their hands on it, too.
-        """
-        if self.flags.state is UNREAD:
-            return None
-        encoded, stored, found = self.encode_state(self.flags.state), self.holding.run.get("state"), self._found
-        if encoded.value == (found if isinstance(stored, dict) else stored):
-            return None
-        check_state_keys(encoded.value)
-        before = self.holding.run.get("state_size", 0)
-        self.check_size(encoded, "state", instead=before)
-        put, drop = state_changes(encoded.value, found, stored)
-        return StateChange(put | {"state_size": encoded.size}, drop, encoded.size, encoded.size - before, encoded.value)
-
-    def keep_state(self, change: StateChange) -> None:
-        """Note that a change of the state is stored."""
-        self._found = change.value
 
     def say(self, event: Event) -> None:
         """Tell listeners of this process of something that is not stored, from whichever thread."""
@@ -304,29 +277,6 @@ class Attempt:
     def decoded_input(self) -> Any:
         """Return the run's input, of its declared type."""
         return self.holding.definition.input.decode(self.holding.run["input"])
-
-    def _decoded_state(self) -> Any:
-        """Return the state as it is stored; a fresh one where none was stored and the type allows it."""
-        codec, stored = self.holding.definition.state or ANY, self.holding.run.get("state")
-        self._found = stored
-        if stored is not None:
-            return codec.decode(stored)
-        try:
-            fresh = codec.decode({})
-        except ValidationError:
-            return None
-        self._found = self.encode_state(fresh).value
-        return fresh
-
-    def know_state(self, path: str, state: Any) -> None:
-        """Note that what is at a path of an encoded state is stored: it is no change of the handler's."""
-        name = path.partition(".")[0]
-        if isinstance(self._found, dict) and isinstance(state, dict):
-            self._found = {**self._found, name: state.get(name)}
-
-    def encode_state(self, state: Any) -> Encoded:
-        """Return a state as it would be stored."""
-        return (self.holding.definition.state or ANY).encode(state, "state")
 
     def token_of(self, address: str, generation: int) -> str:
         """Return the token of a hook."""

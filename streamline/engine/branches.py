@@ -39,11 +39,10 @@ class Branch:
         counts: Whether it is counted for itself, beside the branch that waits for it.
 
     Attributes:
-        touched: The addresses it has asked for.
         asleep: How many of its tasks wait: a branch is awake while none does.
     """
 
-    __slots__ = ("_asked", "_numbers", "asleep", "counts", "owner", "path", "quorum", "touched", "up")
+    __slots__ = ("_asked", "_numbers", "asleep", "counts", "owner", "path", "quorum", "up")
 
     def __init__(
         self, owner: object, path: str, quorum: Quorum, up: Branch | None = None, *, counts: bool = True
@@ -54,7 +53,6 @@ class Branch:
         self.up = up
         self.counts = counts
         self.asleep = 0
-        self.touched: list[str] = []
         self._asked: set[str] = set()
         self._numbers: dict[str, int] = {}
 
@@ -72,9 +70,7 @@ class Branch:
         if name in self._asked:
             raise InvalidKey(f"key {name!r} is used twice in one step", field="key")
         self._asked.add(name)
-        address = self.within(name)
-        self.touched.append(address)
-        return address
+        return self.within(name)
 
     def within(self, name: str) -> str:
         """Return the address of something in this branch."""

@@ -60,11 +60,11 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
     @property
     def state(self) -> StateT:
         """The run's state; changes to it are stored with the step's result."""
-        return self._attempt.state  # type: ignore[no-any-return]
+        return self._attempt.state.value  # type: ignore[no-any-return]
 
     @state.setter
     def state(self, value: StateT) -> None:
-        self._flags.state = value
+        self._attempt.state.value = value
 
     @property
     def cancelled(self) -> bool:

@@ -29,7 +29,7 @@ from streamline.domain.decisions import (
 )
 from streamline.domain.definition import StepDefinition
 from streamline.domain.failures import describe
-from streamline.domain.place import Place, next_undo, recoveries_of_step, unfinished
+from streamline.domain.place import Place, here, next_undo, recoveries_of_step, unfinished
 from streamline.domain.transitions import parking, stepping
 from streamline.domain.transitions.closing import is_unwanted
 from streamline.domain.transitions.operating import abandon
@@ -109,7 +109,7 @@ class Executor:
             await self._step(holding)
 
     async def _step(self, holding: Holding) -> None:
-        place = Place(holding.run["cursor"])
+        place = here(holding.run)
         step = step_at(holding.run, place.k, holding.definition)
         attempt = self._attempt(holding, step, place)
         outcome = Interrupted() if holding.stopping else await attempt.outcome()
@@ -216,7 +216,7 @@ class Executor:
     def _ending(self, holding: Holding, attempt: Attempt | None = None, outcome: Outcome | None = None) -> Ending:
         ending = Ending(self.runtime.clock.now(), go_on=not holding.stopping)
         if attempt is not None and isinstance(outcome, (Completed, Jumped)):
-            ending.state = attempt.changed_state()
+            ending.state = attempt.state.change()
         return ending
 
     async def _quarantine(self, holding: Holding, error: StreamlineError) -> None:

@@ -8,7 +8,6 @@ A memo of many or large results spills into a collection of its own, so that the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
 from typing import Any
 
 from streamline.clock import Clock
@@ -167,9 +166,3 @@ def memo_prefix(run: Document, place: Place) -> str:
     step = run["steps"][place.k]
     undo = "/undo" if place.undo else ""
     return f"{run['_id']}/{step['id']}/{step.get('generation', 0)}{undo}/"
-
-
-def due_of(entry: Entry) -> datetime | None:
-    """Return the instant at which a wait is over, or None where it has no end."""
-    instant: datetime | None = entry.get("due_at")
-    return instant

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from streamline.clock import Clock
 from streamline.domain.definition import Definition, StepDefinition
 from streamline.domain.payloads import Encoded
 from streamline.domain.run import Event
-from streamline.domain.transitions.stating import StateChange
 from streamline.engine.branches import Branch
 from streamline.engine.holding import Holding
 from streamline.engine.memo import Memo
+from streamline.engine.state_copy import StateCopy
 
 T = TypeVar("T")
-
-UNREAD: Final[Any] = object()
 
 
 @dataclass(slots=True)
@@ -28,7 +26,6 @@ class Flags:
     Args:
         cancelled: The handler has been told to end.
         closed: The attempt has ended; its context must not be used any more.
-        state: The run's state as the handler sees it; `UNREAD` until it is asked for.
         pending: What its branches wait for at the moment, by address.
         operations: How many operations on the state each branch has asked for.
         beat_at: Monotonic instant of the last beat that the handler asked for.
@@ -36,7 +33,6 @@ class Flags:
 
     cancelled: bool = False
     closed: bool = False
-    state: Any = UNREAD
     pending: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
     beat_at: float | None = None
@@ -55,6 +51,7 @@ class Surroundings(Protocol):
     flags: Flags
     memo: Memo
     root: Branch
+    state: StateCopy
 
     @property
     def clock(self) -> Clock:
@@ -80,11 +77,6 @@ class Surroundings(Protocol):
         """How often the step was begun anew."""
         ...
 
-    @property
-    def state(self) -> Any:
-        """The run's state as the handler has it."""
-        ...
-
     def find_step(self, step_id: str) -> StepDefinition | None:
         """Return the workflow's step of this id, or None."""
         ...
@@ -95,22 +87,6 @@ class Surroundings(Protocol):
 
     def decoded_input(self) -> Any:
         """Return the run's input, of its declared type."""
-        ...
-
-    def know_state(self, path: str, state: Any) -> None:
-        """Note that what is at a path of an encoded state is stored."""
-        ...
-
-    def encode_state(self, state: Any) -> Encoded:
-        """Return a state as it would be stored."""
-        ...
-
-    def changed_state(self) -> StateChange | None:
-        """Return what to store of the handler's state, or None where nothing of it has changed."""
-        ...
-
-    def keep_state(self, change: StateChange) -> None:
-        """Note that a change of the state is stored."""
         ...
 
     def token_of(self, address: str, generation: int) -> str:

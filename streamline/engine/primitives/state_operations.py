@@ -13,7 +13,6 @@ from typing import Any
 from streamline.domain.change import Append, read
 from streamline.domain.names import check_path_key
 from streamline.domain.transitions.patching import Patch
-from streamline.domain.transitions.stating import check_state_keys
 from streamline.engine.branches import current
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidKey
@@ -23,9 +22,9 @@ _ADDRESS = "state-operations"
 
 async def save(attempt: Surroundings) -> None:
     """Store the state as the handler has it now."""
-    change = attempt.changed_state()
+    change = attempt.state.change()
     if change is not None:
-        attempt.keep_state(change)
+        attempt.state.keep(change)
         place, weight, growth = attempt.memo.place, change.weight, change.growth
         await attempt.holding.settle(Patch(place, change.put, change.drop, weight=weight, growth=growth))
 
@@ -93,26 +92,24 @@ async def _operate(
         check_path_key(part, "path")
     if _is_settled(attempt):
         return
-    trial = deepcopy(attempt.state)
+    trial = deepcopy(attempt.state.value)
     operate(trial)
-    encoded = attempt.encode_state(trial)
-    check_state_keys(encoded.value)
-    attempt.check_size(encoded, "state", instead=attempt.holding.run.get("state_size", 0))
-    if not _is_reachable(attempt.holding.run.get("state"), path, makes):
+    encoded = attempt.state.encode(trial)
+    if not _is_reachable(attempt.state.stored, path, makes):
         await _store_whole(attempt, path, makes)
     await _settle(attempt, **patch(encoded.value))
-    operate(attempt.state)
-    attempt.know_state(path, encoded.value)
+    operate(attempt.state.value)
+    attempt.state.know(path, encoded.value)
 
 
 async def _store_whole(attempt: Surroundings, path: str, makes: bool) -> None:
     """Where the stored state does not hold what is operated on, defaults of its type do: store it as a whole, once."""
     async with attempt.holding.state_lock:
-        if _is_reachable(attempt.holding.run.get("state"), path, makes):
+        if _is_reachable(attempt.state.stored, path, makes):
             return
-        encoded = attempt.encode_state(attempt.state)
+        encoded = attempt.state.encode(attempt.state.value)
         if _is_reachable(encoded.value, path, makes):
-            growth = encoded.size - attempt.holding.run.get("state_size", 0)
+            growth = encoded.size - attempt.state.stored_size
             put = {"state": encoded.value, "state_size": encoded.size}
             await attempt.holding.settle(Patch(attempt.memo.place, put, weight=encoded.size, growth=growth))
 
