@@ -14,6 +14,7 @@ class Sizes:
     ceilings: int = 800
     singles: int = 250
     pickups: int = 120
+    answers: int = 80
     drained: int = 20_000
     crowd: int = 100_000
     batch: int = 10_000
@@ -32,6 +33,7 @@ SMOKE = Sizes(
     ceilings=40,
     singles=15,
     pickups=8,
+    answers=4,
     drained=200,
     crowd=1_000,
     batch=200,

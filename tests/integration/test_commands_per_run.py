@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from streamline import Context, Streamline, Worker, Workflow
-from tests.waiting import eventually
+from tests.integration.counted_commands import Commands, counted_app
 
 STEPS = 3
 DOCUMENT_WRITES = STEPS + 1  # per run: its insert, and one update per step
@@ -20,9 +17,6 @@ COMMANDS_ALONE = STEPS + 1
 READS = 0
 IN_FLIGHT = 64
 COMMANDS_TOGETHER = 0.5  # per run, with that many in flight
-
-WRITES = {"insert", "update", "delete", "findAndModify"}
-READINGS = {"find", "aggregate", "getMore", "count", "distinct"}
 
 # Its loops look at the database once when they begin, and then not before the test is over.
 STILL = Worker(concurrency=2 * IN_FLIGHT, lease="1h", poll_interval="1h")
@@ -45,40 +39,6 @@ async def third(ctx: Context[Any]) -> int:
     return 3
 
 
-class Commands(CommandListener):
-    """Counts what concerns the runs."""
-
-    def __init__(self) -> None:
-        self.by_name: Counter[str] = Counter()
-        self.documents = 0
-        self._ours: set[int] = set()
-
-    def started(self, event: CommandStartedEvent) -> None:
-        target = event.command.get("collection" if event.command_name == "getMore" else event.command_name)
-        if isinstance(target, str) and target.endswith(".runs"):
-            self.by_name[event.command_name] += 1
-            self._ours.add(event.request_id)
-
-    def succeeded(self, event: CommandSucceededEvent) -> None:
-        if event.request_id in self._ours and event.command_name in WRITES:
-            self.documents += event.reply["n"]
-
-    def failed(self, event: CommandFailedEvent) -> None:
-        raise AssertionError(f"{event.command_name} failed: {event.failure}")
-
-    def clear(self) -> None:
-        self.by_name.clear()
-        self.documents = 0
-
-    @property
-    def writes(self) -> int:
-        return sum(self.by_name[name] for name in WRITES)
-
-    @property
-    def reads(self) -> int:
-        return sum(self.by_name[name] for name in READINGS)
-
-
 @pytest.fixture
 def commands() -> Commands:
     return Commands()
@@ -86,24 +46,11 @@ def commands() -> Commands:
 
 @pytest.fixture
 async def app(mongo_uri: str, database_name: str, commands: Commands) -> AsyncIterator[Streamline]:
-    """An app whose worker has looked around and found nothing to do."""
-    client: AsyncMongoClient[Any] = AsyncMongoClient(mongo_uri, tz_aware=True, event_listeners=[commands])
-    try:
-        async with Streamline(client, database=database_name, workflows=[flow], worker=STILL) as app:
-            await app.run(flow, timeout="20s")
-            await eventually(lambda: _first_looks_are_over(commands))
-            commands.clear()
-            yield app
-    finally:
-        await client.drop_database(database_name)
-        await client.close()
-
-
-async def _first_looks_are_over(commands: Commands) -> bool:
-    """The loops of a worker that has just begun look for due runs, the next due one, and expired ones: three reads."""
-    seen = commands.reads
-    await asyncio.sleep(0.2)
-    return seen >= STEPS and commands.reads == seen
+    """An app whose worker has looked around, found nothing to do, and done one run."""
+    async with counted_app(mongo_uri, database_name, commands, flow, worker=STILL) as app:
+        await app.run(flow, timeout="20s")
+        commands.clear()
+        yield app
 
 
 async def test_a_run_alone_takes_one_command_per_transition_and_no_read(app: Streamline, commands: Commands) -> None:
