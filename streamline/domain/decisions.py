@@ -184,7 +184,7 @@ def conclude_undo(
     """Return the change that follows from how an attempt of a compensation went; arguments as for `conclude`."""
     match outcome:
         case Completed() | Skipped():
-            return compensating.compensated(run, place, ending.now, go_on=ending.go_on)
+            return compensating.compensated(run, place, ending.now, go_on=ending.go_on, state=ending.state)
         case Parked(waits):
             return parking.park(run, {place: waits}, ending.now)
         case Interrupted():

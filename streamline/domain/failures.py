@@ -61,7 +61,7 @@ def message_of(error: BaseException) -> str:
     except BaseException:  # noqa: BLE001 - a broken __str__ must not break the recording of the failure
         text = "(the error's text could not be read)"
     text = text[: 2 * MESSAGE_MAX].encode("utf-8", "replace").decode()
-    return _CREDENTIALS.sub(r"\1", text)[:MESSAGE_MAX]
+    return (_CREDENTIALS.sub(r"\1", text) if "://" in text else text)[:MESSAGE_MAX]
 
 
 def is_worth_retrying(error: BaseException, policy: RetryPolicy) -> bool:

@@ -103,11 +103,18 @@ class Attempt:
             return None
         watch = Watch(self.holding.definition, ctx)
         self._watch = None if watch.is_idle else watch
-        if not self.place.undo and (self.step.skip_if is not None or self.step.run_if is not None):
+        if self._is_to_be_asked():
             asked = await self._invoke(self._is_unwanted, ctx, threaded=False)
             if asked.value is not False:
                 return await self._closed(self._judge_predicate(asked))
         return await self._closed(self._judge(await self._handle(ctx)))
+
+    def _is_to_be_asked(self) -> bool:
+        """Return whether the step's predicates have a say: not once it has begun."""
+        if self.place.undo or (self.step.skip_if is None and self.step.run_if is None):
+            return False
+        activity = self.place.activity(self.holding.run)
+        return not activity.get("memo") and not activity.get("failures") and activity["status"] != "waiting"
 
     async def _closed(self, outcome: Outcome | None) -> Outcome | None:
         self.flags.closed = True
@@ -209,7 +216,7 @@ class Attempt:
         if jump is not None:
             return self._jumped(jump)
         if self.flags.pending and all(isinstance(leaf, Suspension) for leaf in leaves):
-            return Parked(dict(self.flags.pending))
+            return Parked({**self.flags.failures, **self.flags.pending})
         if ended.error is None:
             return self._completed(ended.value)
         if ended.verdict == "stopping":
@@ -242,6 +249,7 @@ class Attempt:
     def _completed(self, value: Any) -> Outcome:
         try:
             if self.place.undo:
+                self.state.change()
                 return Completed(NO_VALUE)
             output = self.step.output.encode(value, f"output of {self.step.id}")
             self.check_size(output, f"output of {self.step.id}", copies=2 if self._is_last else 1)

@@ -7,6 +7,7 @@ waits for something that is not there yet.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import datetime
@@ -66,9 +67,9 @@ class Branch:
             self._numbers[kind] = self._numbers.get(kind, 0) + 1
             name = f"{kind}#{self._numbers[kind]}"
         else:
-            name = check_path_key(key, "key")
+            name = escaped(check_path_key(key, "key"))
         if name in self._asked:
-            raise InvalidKey(f"key {name!r} is used twice in one step", field="key")
+            raise InvalidKey(f"key {key or name!r} is used twice in one step", field="key")
         self._asked.add(name)
         return self.within(name)
 
@@ -189,6 +190,12 @@ class Quorum:
             self.wake(self._parked[waiter])
 
 
+def escaped(key: str) -> str:
+    """Return a user's key such that it cannot be read as an address that the engine makes."""
+    return _STRUCTURE.sub(lambda found: f"%{ord(found[0]):02X}", key)
+
+
+_STRUCTURE = re.compile(r"[%/\[\]#]")
 _CURRENT: ContextVar[Branch | None] = ContextVar("streamline_branch", default=None)
 
 

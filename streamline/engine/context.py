@@ -91,10 +91,15 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         return self.outputs[step.id]  # type: ignore[no-any-return]
 
     def idempotency_key(self, scope: str | None = None) -> str:
-        """Return a key that is the same at every attempt and recovery of this step, for calls to other systems."""
-        undo = "undo" if self._attempt.memo.place.undo else None
-        parts = (self.tenant_id, self.run_id, self.step_id, undo, scope)
-        return "/".join(part for part in parts if part)
+        """Return a key that is the same at every attempt and recovery of this step, for calls to other systems.
+
+        A step that is done again, after a rewind or a jump back, has another one; so has its compensation.
+        """
+        place = self._attempt.memo.place
+        visit = int(self._attempt.holding.run["steps"][place.k].get("generation", 0))
+        step = f"{self.step_id}~{visit}" if visit else self.step_id
+        parts = (self.tenant_id, self.run_id, step, "~undo" if place.undo else None, scope)
+        return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts if part)
 
     async def save(self) -> None:
         """Store the state now, instead of with the step's result."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from streamline.domain.decisions import (
     Completed,
@@ -29,7 +31,7 @@ from streamline.domain.decisions import (
 )
 from streamline.domain.definition import StepDefinition
 from streamline.domain.failures import describe
-from streamline.domain.place import Place, here, next_undo, recoveries_of_step, unfinished
+from streamline.domain.place import Place, beginnings, here, next_undo, recoveries_of_step, unfinished
 from streamline.domain.transitions import parking, stepping
 from streamline.domain.transitions.closing import is_unwanted
 from streamline.domain.transitions.operating import abandon
@@ -84,11 +86,11 @@ class Executor:
     async def _see_to_parent(self, holding: Holding) -> None:
         """End a child that has not begun and is no longer wanted: its parent may have ended while it was inserted."""
         run, parent = holding.run, holding.run.get("parent") or {}
-        if parent.get("on_close") != "cancel" or run["cursor"] or "attempt" in run["steps"][0]:
+        if parent.get("on_close") != "cancel" or not _is_untouched(run):
             return
         with suppress(RunNotFound):
             found = await self.runtime.read(parent["run_id"], projection=_OF_PARENT)
-            if is_unwanted(found, run):
+            if is_unwanted(found, run, knows_memo=False):
                 now, reason = self.runtime.clock.now(), f"its parent is {found['status']}"
                 await holding.commit(lambda run: abandon(run, now, reason))
 
@@ -127,18 +129,25 @@ class Executor:
         place = next_undo(holding.run)
         if place is None:
             raise CorruptRun(f"run {holding.run['_id']}: nothing is left to be compensated", field="status")
-        step = step_at(holding.run, place.k, holding.definition)
-        if step.compensation is None:
-            outcome: Outcome | None = Failed(NonRetriableError("the step has no compensation any more"), final=True)
-        elif recoveries_of_step(holding.run) > self.settings.max_recoveries:
-            outcome = Failed(NonRetriableError("given up: the worker died each time"), final=True)
-        else:
-            outcome = Interrupted() if holding.stopping else await self._attempt(holding, step, place).outcome()
+        step, attempt = step_at(holding.run, place.k, holding.definition), None
+        outcome: Outcome | None = self._refused_undo(holding, step)
+        if outcome is None:
+            attempt = self._attempt(holding, step, place)
+            outcome = Interrupted() if holding.stopping else await attempt.outcome()
         if outcome is None:
             holding.lose()
             return
         judged, chance = outcome, random.uniform(-1, 1)
-        await holding.commit(lambda run: conclude_undo(run, place, step, judged, self._ending(holding), chance))
+        await holding.commit(
+            lambda run: conclude_undo(run, place, step, judged, self._ending(holding, attempt, judged), chance)
+        )
+
+    def _refused_undo(self, holding: Holding, step: StepDefinition) -> Failed | None:
+        if step.compensation is None:
+            return Failed(NonRetriableError("the step has no compensation any more"), final=True)
+        if recoveries_of_step(holding.run) > self.settings.max_recoveries:
+            return Failed(NonRetriableError("given up: the worker died each time"), final=True)
+        return None
 
     async def _group(self, holding: Holding) -> None:
         """Drive the steps of a group at the same time, each stored when it ends; park the run when all others wait."""
@@ -227,3 +236,9 @@ class Executor:
             await holding.commit(lambda run: stepping.quarantine(run, kept, self.runtime.clock.now()))
         except StreamlineError:
             logger.exception("run %s could not be failed", holding.run.get("_id"))
+
+
+def _is_untouched(run: Mapping[str, Any]) -> bool:
+    """Return whether no step of the run has begun before, nor has it been begun anew."""
+    first = run["steps"][0]
+    return run["cursor"] == 0 and "attempt" not in first and not beginnings(first)

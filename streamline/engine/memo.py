@@ -12,6 +12,7 @@ from typing import Any
 
 from streamline.clock import Clock
 from streamline.domain.place import Document, Place
+from streamline.domain.transitions.closing import waited_for
 from streamline.domain.transitions.patching import Patch
 from streamline.domain.transitions.stepping import memo_size
 from streamline.domain.transitions.writing import Entry as Event
@@ -82,6 +83,9 @@ class Memo:
         at, stored = self.place.at, {**entry, "size": size}
         gone, memo = self._gone(drop), self.place.memo(self._holding.run)
         closes = frozenset(address for address in drop if memo.get(address, {}).get("open"))
+        if waited_for({address: memo[address] for address in drop if address in memo}):
+            # Children that nobody waits for any more are to be ended.
+            more["put"] = {**more.get("put", {}), "owes_at": self._clock.now()}
         if spills and self._is_full(size):
             document = self._spilled_document(address, stored)
             gone = (*gone, *self._gone((address,)))
@@ -102,10 +106,21 @@ class Memo:
             Patch(self.place, put, opens=opens, wanted=lambda run: address not in self.place.memo(run))
         )
 
-    async def reopen(self, address: str, entry: Entry) -> None:
-        """Let a wait go on whose answer is of no use."""
-        put, told = {f"{self.place.at}.memo.{address}": dict(entry)}, ("wait.refused", {"key": address})
-        await self._holding.settle(Patch(self.place, put, entries=(told,), opens={address: entry}))
+    async def reopen(self, address: str, entry: Entry, *events: Event) -> None:
+        """Store a wait that is open anew: its answer was of no use, or another token opens it, too."""
+        put = {f"{self.place.at}.memo.{address}": dict(entry)}
+        await self._holding.settle(Patch(self.place, put, entries=events, opens={address: entry}))
+
+    async def retoken(self, address: str, entry: Entry, hashed: str) -> None:
+        """Let another token open a wait, beside those that do."""
+        older = [*entry.get("older", ()), entry["hash"]]
+        fresh = {**entry, "hash": hashed, "older": older}
+        put = {f"{self.place.at}.memo.{address}": fresh}
+
+        def is_open(run: Document) -> bool:
+            return bool(self.place.memo(run).get(address, {}).get("open"))
+
+        await self._holding.settle(Patch(self.place, put, wanted=is_open, opens={address: fresh}))
 
     async def close(self, address: str, entry: Entry, *, take: str | None = None) -> None:
         """Close a wait from inside, unless somebody answers first, or another wait takes the event.

@@ -31,8 +31,9 @@ class Replying:
         self._control = control
 
     async def resume(self, run_id: str, payload: Any, scope: Scope, *, key: str | None, by: str | None) -> None:
-        """Answer a wait of a run."""
-        await self._answer(run_id, Target(("wait", "hook"), key), "answered", payload, scope, by=by)
+        """Answer a wait of a run; a hook only where it is meant by its key."""
+        kinds = ("wait",) if key is None else ("wait", "hook")
+        await self._answer(run_id, Target(kinds, key), "answered", payload, scope, by=by)
 
     async def resume_hook(self, token: str, payload: Any, scope: Scope) -> str:
         """Answer a hook by its token and return the run's id.

@@ -27,6 +27,7 @@ class Flags:
         cancelled: The handler has been told to end.
         closed: The attempt has ended; its context must not be used any more.
         pending: What its branches wait for at the moment, by address.
+        failures: What its calls have raised, by address.
         operations: How many operations on the state each branch has asked for.
         beat_at: Monotonic instant of the last beat that the handler asked for.
     """
@@ -34,6 +35,7 @@ class Flags:
     cancelled: bool = False
     closed: bool = False
     pending: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
     beat_at: float | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+from streamline.engine.closer import Closer
 from streamline.engine.loops import unbroken
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
@@ -28,6 +29,7 @@ async def tick(runtime: Runtime, settings: Worker, *, max_runs: int | None, budg
     worker.begin_to_beat()
     drain = 0.0
     try:
+        await Closer(runtime, 0.0).run_once()
         taken = await _take_all(runtime, worker, max_runs, deadline)
         drain = settings.drain_seconds if deadline is None else max(0.0, deadline - runtime.clock.monotonic())
         return taken

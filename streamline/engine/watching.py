@@ -77,7 +77,7 @@ class Watch:
                 said = guard(self._ctx, branch)
                 said = await said if inspect.isawaitable(said) else said
             except BaseException as error:
-                if _is_being_cancelled():
+                if is_being_cancelled():
                     raise
                 raise NonRetriableError(f"a guard refused: {type(error).__name__}: {error}") from error
             if said is False or isinstance(said, str):
@@ -93,11 +93,12 @@ class Watch:
                 if inspect.isawaitable(told):
                     await told
             except BaseException:
-                if _is_being_cancelled() and what != "failed":
+                if is_being_cancelled() and what != "failed":
                     raise
                 logger.exception("a hook's %s failed", what)
 
 
-def _is_being_cancelled() -> bool:
+def is_being_cancelled() -> bool:
+    """Return whether somebody has told the present task to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

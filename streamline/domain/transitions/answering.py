@@ -14,12 +14,12 @@ from streamline.domain.change import Append, Change
 from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.place import Document, Place, open_waits
 from streamline.domain.statuses import TERMINAL
-from streamline.domain.transitions.writing import answerable, operated, woken
+from streamline.domain.transitions.writing import answerable, hashes_of, operated, woken
 from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting, PayloadTooLarge
 
 INBOX_MAX = 100
 # What a wait keeps when it is answered: where the answer is of no use, it goes on.
-LASTING = ("kind", "name", "key", "opened_at", "due_at", "hash", "generation")
+LASTING = ("kind", "name", "key", "opened_at", "due_at", "hash", "older", "generation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ class Target:
         return min(found, key=lambda each: each[2]["opened_at"], default=None)
 
     def _is_meant(self, address: str, entry: Mapping[str, Any]) -> bool:
-        is_named = self.key in (None, address, entry.get("key")) and self.hash in (None, entry.get("hash"))
+        is_named = self.key in (None, address, entry.get("key")) and (
+            self.hash is None or self.hash in hashes_of(entry)
+        )
         return entry["kind"] in self.kinds and is_named
 
 

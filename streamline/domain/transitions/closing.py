@@ -20,12 +20,26 @@ def closed(run: Document, now: datetime) -> Change | None:
     return operated(run, now, put, drop=("owes_at",))
 
 
-def is_unwanted(run: Document, child: Mapping[str, Any]) -> bool:
-    """Return whether a child is to be ended: its parent has ended other than well, is being undone, or began anew."""
-    if child["parent"]["on_close"] != "cancel" or child["status"] in TERMINAL:
+def is_unwanted(run: Document, child: Mapping[str, Any], *, knows_memo: bool = True) -> bool:
+    """Return whether a child is to be ended: its parent has ended, is being undone, began anew, or no longer waits.
+
+    Args:
+        run: The parent.
+        child: The child.
+        knows_memo: Whether the parent was read with its memo, which says what it waits for.
+    """
+    family = child["parent"]
+    if family["on_close"] != "cancel" or child["status"] in TERMINAL:
         return False
     if run["status"] in TERMINAL or run["status"] == "compensating":
-        return bool(run["status"] != "done")
-    step_id, generation, _ = child["parent"]["fan"].split(".", 2)
+        return bool(run["status"] != "done" or family["wait"])
+    step_id, generation, _ = family["fan"].split(".", 2)
     step = next((step for step in run["steps"] if step["id"] == step_id), None)
-    return step is None or int(generation) < beginnings(step)
+    if step is None or int(generation) < beginnings(step):
+        return True
+    return bool(family["wait"] and knows_memo and family["fan"] not in waited_for(step.get("memo") or {}))
+
+
+def waited_for(memo: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the fans of children that are waited for."""
+    return {entry["fan"] for entry in memo.values() if "fan" in entry and "output" not in entry}

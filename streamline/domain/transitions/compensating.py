@@ -9,6 +9,7 @@ from typing import Any
 from streamline.domain.change import Change
 from streamline.domain.place import Document, Place, attempt_of, next_undo
 from streamline.domain.transitions.patching import begun
+from streamline.domain.transitions.stating import StateChange
 from streamline.domain.transitions.writing import WAITING, Entry, answerable, driven, finished, let_go, owing, parked
 
 
@@ -39,7 +40,7 @@ def closed_waits(run: Document) -> tuple[str, ...]:
     return tuple(name for name in (*WAITING, "nudged") if name in run)
 
 
-def compensated(run: Document, place: Place, now: datetime, *, go_on: bool) -> Change:
+def compensated(run: Document, place: Place, now: datetime, *, go_on: bool, state: StateChange | None = None) -> Change:
     """Return the change that ends one compensation and begins the next, or ends the run."""
     at = place.at
     put = begun(run, place) | {
@@ -48,6 +49,8 @@ def compensated(run: Document, place: Place, now: datetime, *, go_on: bool) -> C
         f"{at}.ended_at": now,
     }
     drop = tuple(f"{at}.{name}" for name in ("memo", "error", "waits") if name in place.activity(run))
+    if state is not None:
+        put, drop = {**put, **state.put}, (*drop, *state.drop)
     return _next(run, place, put, drop, ("step.compensated", {"step": run["steps"][place.k]["id"]}), now, go_on)
 
 

@@ -118,7 +118,7 @@ def _kept_failures(memo: Mapping[str, Mapping[str, Any]]) -> list[str]:
     failed = [address for address, entry in memo.items() if _stands_for_failure(entry)]
     heads = [address for address, entry in memo.items() if entry.get("done")]
     broken = [head for head in heads if any(address.startswith((f"{head}[", f"{head}/")) for address in failed)]
-    timers = [f"{address}/timeout" for address in failed if f"{address}/timeout" in memo]
+    timers = [f"{address}/#timeout" for address in failed if f"{address}/#timeout" in memo]
     return [*failed, *broken, *timers]
 
 

@@ -22,6 +22,7 @@ from streamline.domain.transitions.writing import (
     finished,
     let_go,
     of_place,
+    owing,
     parked,
 )
 
@@ -143,6 +144,8 @@ def _advance(
     output: Encoded,
 ) -> Change:
     weight, growth = output.size, output.size - memo_size(run, place)
+    if any("fan" in entry and "output" not in entry for entry in place.memo(run).values()):
+        put |= owing(run, ending.now)
     if ending.state is not None:
         put, drop = {**put, **ending.state.put}, (*drop, *ending.state.drop)
         weight, growth = weight + ending.state.weight, growth + ending.state.growth
@@ -150,7 +153,7 @@ def _advance(
         left, closed = answerable(run, without=lambda where, _: where == place)
         put, drop = put | left, (*drop, *closed)
         return driven(run, ending.now, put, event, places=(place,), drop=drop, weight=weight, growth=growth)
-    if _failed_member(run, place) is not None:
+    if any(_error_of(run, k) is not None for k in members(run, place.k) if k != place.k):
         return _fail_run(run, place, put, drop, (event,), ending, "run.failed")
     return _go_on(run, members(run, place.k)[-1] + 1, ending, put, drop, event, output, weight, growth)
 
@@ -201,8 +204,10 @@ def _fail_run(
     ending: Ending,
     event: str,
 ) -> Change:
-    """Of a group, the first step that failed says why the run did."""
-    error = _failed_member(run, place) or put[f"{place.at}.error"]
+    """Of a group, the first step that failed, in the order of declaration, says why the run did."""
+    own = put.get(f"{place.at}.error") if put[f"{place.at}.status"] == "failed" else None
+    errors = [own if k == place.k else _error_of(run, k) for k in members(run, place.k)]
+    error = next(each for each in errors if each is not None)
     return _end_badly(run, put, drop, entries, error, ending, event)
 
 
@@ -234,12 +239,9 @@ def _others_at_work(run: Document, place: Place) -> bool:
     return any(k != place.k and run["steps"][k]["status"] not in ENDED for k in members(run, place.k))
 
 
-def _failed_member(run: Document, place: Place) -> Mapping[str, Any] | None:
-    for k in members(run, place.k):
-        if k != place.k and run["steps"][k]["status"] == "failed":
-            error: Mapping[str, Any] = run["steps"][k]["error"]
-            return error
-    return None
+def _error_of(run: Document, k: int) -> Mapping[str, Any] | None:
+    step = run["steps"][k]
+    return step["error"] if step["status"] == "failed" else None
 
 
 def _is_at_work(run: Document, k: int) -> bool:

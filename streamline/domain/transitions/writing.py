@@ -210,10 +210,15 @@ def answerable(
     return put, tuple(name for name in WAITING if name in run and name not in found)
 
 
+def hashes_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the hashes of the tokens that open a wait: several where the secret has changed while it was open."""
+    return (*((entry["hash"],) if "hash" in entry else ()), *entry.get("older", ()))
+
+
 def waiting_fields(waits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the fields by which a run is found that waits for somebody: since when, what for, by which hooks."""
     if not waits:
         return {}
-    hashes = [entry["hash"] for entry in waits if "hash" in entry]
+    hashes = [each for entry in waits for each in hashes_of(entry)]
     since, kinds = min(entry["opened_at"] for entry in waits), sorted({entry["kind"] for entry in waits})
     return {"waiting_since": since, "waiting_for": kinds, **({"hooks": hashes} if hashes else {})}

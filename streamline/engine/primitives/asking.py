@@ -130,12 +130,12 @@ async def _held(
             return entry
         # Whoever took the answer did not know the model: it goes on waiting, as if nobody had answered.
         kept = {each: entry[each] for each in LASTING if each in entry}
-        await attempt.memo.reopen(address, {**fresh, **kept})
+        await attempt.memo.reopen(address, {**fresh, **kept}, ("wait.refused", {"key": address}))
 
 
 async def _with_token(attempt: Surroundings, address: str, entry: Entry, on_token: OnToken) -> Entry:
     """The token works before anybody has it, and whoever is to have it gets it before the run is parked."""
-    told = f"{address}/told"
+    told = f"{address}/#told"
     if attempt.memo.entry(told) is not None:
         return entry
     generation = entry.get("generation", attempt.generation)

@@ -14,6 +14,7 @@ from streamline.domain.failures import is_worth_retrying
 from streamline.domain.payloads import ANY, codec_of
 from streamline.domain.policies import RetryPolicy
 from streamline.engine.branches import Branch, current, entered
+from streamline.engine.primitives.kept_failures import kept_failure, raised_again, stands
 from streamline.engine.surroundings import Surroundings
 from streamline.engine.threads import in_thread
 from streamline.errors import InvalidPolicy, StepTimeout
@@ -38,14 +39,17 @@ async def call(
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, "call", key)
     codec = return_codec(fn, f"call {address}")
-    if entry is None:
+    if entry is not None and stands(attempt, entry):
+        raise raised_again(entry)
+    if entry is None or "failed_in" in entry:
         seconds = None if timeout is None else parse_duration(timeout, "timeout", positive=True).total_seconds()
         fresh: dict[str, Any] = {"kind": "call"}
         try:
             value = await _carry_out(attempt, branch, address, fn, args, retry or _ONCE, seconds)
             encoded = codec.encode(value, f"call {address}")
-        except Exception:
+        except Exception as error:
             if default is MISSING:
+                attempt.flags.failures[address] = kept_failure(attempt, "call", error)
                 raise
             # What stands in for a result need not be of its type.
             encoded, fresh["default"] = ANY.encode(default, f"default of call {address}"), True

@@ -8,7 +8,7 @@ from streamline.domain.payloads import ANY
 from streamline.engine.branches import current
 from streamline.engine.surroundings import Surroundings
 
-_ADDRESS = "checkpoint"
+_ADDRESS = "#checkpoint"
 
 
 async def checkpoint(attempt: Surroundings, value: Any) -> None:

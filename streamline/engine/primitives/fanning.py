@@ -9,15 +9,18 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from streamline.domain.annotations import return_codec
-from streamline.domain.failures import describe
 from streamline.domain.names import check_path_key
-from streamline.domain.payloads import Codec
-from streamline.engine.branches import Branch, Jump, Suspension, current
+from streamline.domain.payloads import Codec, Encoded
+from streamline.engine.branches import Branch, Jump, Suspension, current, escaped
 from streamline.engine.primitives.calling import invoke
+from streamline.engine.primitives.kept_failures import kept_failure, stands
 from streamline.engine.surroundings import Surroundings
-from streamline.errors import InvalidPolicy, NonDeterministicStep, NonRetriableError
+from streamline.engine.watching import is_being_cancelled
+from streamline.errors import InvalidPolicy, NonDeterministicStep
 
 T = TypeVar("T")
+
+_FAILURE_BYTES = 300  # of a stored failure, beside its message
 
 Mode = Literal["all", "any", "race", "settled"]
 OnBranchError = Literal["fail", "collect"]
@@ -110,14 +113,19 @@ async def gather(
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, "gather", key)
     jobs = [
-        _Job(name, f"{address}/{check_path_key(name, 'branches')}", return_codec(fn, f"gather {key}/{name}"), fn)
+        _Job(
+            name, f"{address}/{escaped(check_path_key(name, 'branches'))}", return_codec(fn, f"gather {key}/{name}"), fn
+        )
         for name, fn in branches.items()
     ]
     fan = _Fan(attempt, branch, address, {"kind": "gather", "names": list(branches)}, collects=mode != "all")
     if entry is None or not entry.get("done"):
         fan.check(entry)
         await fan.run(jobs, _checked_concurrency(concurrency), stop=partial(_decides, fan, mode))
-        await fan.settle(jobs, winner=_winner(fan, jobs, mode))
+        winner = _winner(fan, jobs, mode)
+        if mode in ("any", "race") and jobs:
+            fan.check_winner(jobs, winner)
+        await fan.settle(jobs, winner=winner)
     return _gathered(fan, jobs, mode)
 
 
@@ -143,8 +151,15 @@ class _Fan:
             )
 
     def entry(self, job: _Job) -> Mapping[str, Any] | None:
-        """Return what is stored of a branch that has ended, or None."""
-        return self._attempt.memo.entry(job.path)
+        """Return what is stored of a branch that has ended, or None; an earlier attempt's failure does not count."""
+        entry = self._attempt.memo.entry(job.path)
+        is_old = entry is not None and "failed_in" in entry and not stands(self._attempt, entry)
+        return None if is_old and not self.is_done else entry
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is to be done."""
+        return bool((self._attempt.memo.entry(self.address) or {}).get("done"))
 
     def result(self, job: _Job) -> Settled:
         """Return how a branch ended."""
@@ -220,19 +235,20 @@ class _Fan:
 
     async def _carry_out(self, job: _Job) -> None:
         branch, size = job.branch or self._branch.beside(job.path), 0
-        entry: dict[str, Any] = {"kind": "branch"}
+        work = partial(invoke, self._attempt, branch, job.work, job.args)
         try:
-            value = await self._attempt.watched(
-                branch, job.path, partial(invoke, self._attempt, branch, job.work, job.args)
-            )
-            encoded = job.codec.encode(value, job.path)
+            encoded = job.codec.encode(await self._attempt.watched(branch, job.path, work), job.path)
             self._attempt.check_size(encoded, job.path)
-            entry, size = entry | {"output": encoded.value}, encoded.size
-        except Exception as error:
+            entry, size = {"kind": "branch", "output": encoded.value}, encoded.size
+        except (Exception, asyncio.CancelledError) as error:
+            if is_being_cancelled():
+                raise
             job.error = error
             if not self._collects:
                 raise
-            entry |= {"failed": True, "error": describe(error, self._attempt.step.id, self._attempt.number)}
+            entry = kept_failure(self._attempt, "branch", error)
+            size = _FAILURE_BYTES + len(entry["error"]["message"])
+            self._attempt.check_size(Encoded(None, size), job.path)
         memo = self._attempt.memo
         put = {} if self._is_headed else {f"{memo.place.at}.memo.{self.address}": dict(self._header)}
         self._is_headed = True
@@ -274,12 +290,7 @@ def _gathered(fan: _Fan, jobs: Sequence[_Job], mode: Mode) -> dict[str, Any]:
     if mode == "all":
         return {name: result.value for name, result in results.items()}
     winner = fan.winner()
-    decisive = results[winner] if winner is not None else next(iter(results.values()), None)
-    if decisive is None:
-        return {}
-    if decisive.error is not None:
-        raise NonRetriableError(f"gather {fan.address}: {decisive.error['type']}: {decisive.error['message']}")
-    return {str(winner): decisive.value}
+    return {} if winner is None else {winner: results[winner].value}
 
 
 def _checked_concurrency(concurrency: int | None) -> int:

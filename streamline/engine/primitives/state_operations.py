@@ -17,7 +17,7 @@ from streamline.engine.branches import current
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidKey
 
-_ADDRESS = "state-operations"
+_ADDRESS = "#state"
 
 
 async def save(attempt: Surroundings) -> None:

@@ -70,7 +70,7 @@ class Hook:
         memo, stored = self._attempt.memo, self._attempt.memo.entry(self._address)
         assert stored is not None, "a hook is stored before its token is known"
         if timeout is not None:
-            self._timer = f"{self._address}/timeout"
+            self._timer = f"{self._address}/#timeout"
             if memo.entry(self._timer) is None and "outcome" not in stored:
                 due_at = self._attempt.clock.now() + parse_duration(timeout, "timeout")
                 await memo.settle(self._timer, {"kind": "timer", "due_at": due_at}, spills=False)
@@ -90,4 +90,7 @@ async def create_hook(attempt: Surroundings, key: str, *, expires: Duration | No
     if entry is None:
         told = {"hash": hash_of(token), "generation": generation}
         await attempt.memo.open(address, opened_wait("hook", key, attempt.clock.now(), expires, **told))
+    elif entry.get("open") and entry["hash"] != hash_of(token):
+        # The secret has changed since: the token that the handler hands out from now on must work.
+        await attempt.memo.retoken(address, entry, hash_of(token))
     return Hook(attempt, branch, address, key, token)
