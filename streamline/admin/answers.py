@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from streamline.admin.opened import Opened
 from streamline.domain.run import Wait, read_waits
-from streamline.errors import NotWaiting
+from streamline.errors import InvalidInput, NotWaiting
 from streamline.features.replies import Decision
 from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
@@ -133,20 +134,36 @@ class Answers(Opened):
         for wait in read_waits(run):
             if wait.kind != "approval" or not wait.is_open:
                 continue
-            if decide is None:
-                said: bool | Decision = Decision("rejected", reason="nobody is there to approve")
-            else:
-                found = decide(wait)
-                said = await found if inspect.isawaitable(found) else found
-            decision = said if isinstance(said, Decision) else Decision("approved" if said else "rejected")
             try:
-                await self._decide(
-                    wait.run_id,
-                    decision.outcome,
-                    decision.data,
-                    key=wait.key,
-                    by=decision.by or (wait.approvers or (None,))[0],
-                    reason=decision.reason,
-                )
-            except NotWaiting:
-                continue  # somebody else was first
+                decision = _NOBODY if decide is None else await _said(decide, wait)
+            except BaseException:
+                await self._decide_as_app(wait, Decision("rejected", reason="on_approval raised"))
+                raise
+            await self._decide_as_app(wait, decision)
+
+    async def _decide_as_app(self, wait: Wait, decision: Decision) -> None:
+        with suppress(NotWaiting):  # somebody else was first
+            await self._open_session.answering.decide(
+                wait.run_id,
+                ("approval",),
+                decision.outcome,
+                decision.data,
+                UNTENANTED,
+                key=wait.key,
+                by=decision.by,
+                reason=decision.reason,
+                authority=True,
+            )
+
+
+_NOBODY = Decision("rejected", reason="nobody is there to approve")
+
+
+async def _said(decide: OnApproval, wait: Wait) -> Decision:
+    found = decide(wait)
+    said = await found if inspect.isawaitable(found) else found
+    if isinstance(said, bool):
+        return Decision("approved" if said else "rejected")
+    if not isinstance(said, Decision) or said.outcome == "timed_out":
+        raise InvalidInput("on_approval: returns True, False or a Decision", field="on_approval")
+    return said

@@ -21,7 +21,7 @@ from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
 from streamline.engine.invocation import Ended, Invocation
-from streamline.engine.limits import check_payload
+from streamline.engine.limits import check_growth
 from streamline.engine.memo import Memo, memo_prefix
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
@@ -34,7 +34,6 @@ from streamline.errors import (
     CorruptRun,
     HeartbeatLost,
     NonRetriableError,
-    PayloadTooLarge,
     SerializationError,
     StepTimeout,
     StreamlineError,
@@ -66,11 +65,12 @@ class Attempt:
         self.place = place
         self.flags = Flags()
         self.memo = Memo(holding, place, runtime.clock)
-        self.root = Branch(self, "", quorum or Quorum(runtime.clock))
+        self.root = Branch(self.flags, "", quorum or Quorum(runtime.clock))
         self.number = attempt_of(holding.run, place)
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
         self._watch: Watch | None = None
-        self.state = StateCopy(holding, lambda encoded, instead: self.check_size(encoded, "state", instead=instead))
+        # Neither refers back to the attempt: what nobody holds any more is gone at once, the run's document with it.
+        self.state = StateCopy(runtime, holding)
         if quorum is None:
             holding.on_news = self.root.quorum.look_again
 
@@ -264,18 +264,14 @@ class Attempt:
 
     def say(self, event: Event) -> None:
         """Tell listeners of this process of something that is not stored, from whichever thread."""
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self.thread:
             self._runtime.bus.say(event)
         else:
             self._loop.call_soon_threadsafe(self._runtime.bus.say, event)
 
     def check_size(self, encoded: Encoded, where: str, *, copies: int = 1, instead: int = 0) -> None:
         """Warn of a large value; raise `PayloadTooLarge` where it, or the run that would hold it, is over its limit."""
-        check_payload(self._runtime, self.holding.definition.max_payload_bytes, encoded, where)
-        if self.holding.run.get("size", 0) - instead + copies * encoded.size > self._runtime.settings.document_max:
-            raise PayloadTooLarge(
-                f"{where}: the run would grow too large to be written; store a reference", field=where
-            )
+        check_growth(self._runtime, self.holding, encoded, where, copies, instead)
 
     def find_step(self, step_id: str) -> StepDefinition | None:
         """Return the workflow's step of this id, or None."""

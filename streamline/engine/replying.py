@@ -59,6 +59,7 @@ class Replying:
         key: str | None = None,
         by: str | None = None,
         reason: str | None = None,
+        authority: bool = False,
     ) -> None:
         """Answer an approval or question, by its token or by the run that asks."""
         run = await self._of_token(token_or_run_id, scope)
@@ -66,7 +67,7 @@ class Replying:
         if run is not None:
             run_id, target = run["_id"], Target((*kinds, "hook"), hash=hash_of(token_or_run_id))
         try:
-            await self._answer(run_id, target, outcome, payload, scope, by=by, reason=reason)
+            await self._answer(run_id, target, outcome, payload, scope, by=by, reason=reason, authority=authority)
         except (NotWaiting, RunNotFound) as error:
             if run is None and not (isinstance(error, RunNotFound) and _is_like_token(token_or_run_id)):
                 raise
@@ -108,12 +109,13 @@ class Replying:
         *,
         by: str | None,
         reason: str | None = None,
+        authority: bool = False,
     ) -> None:
         by, reason = check_note(by, "by"), check_note(reason, "reason")
         run = await self._runtime.read(run_id, scope)
         found = None if run["status"] in TERMINAL else target.find(run)
         encoded = self._encoded(payload, found[2] if found is not None and outcome == "answered" else None)
-        await self._control.answer(run_id, target, Reply(outcome, encoded, by, reason), scope)
+        await self._control.answer(run_id, target, Reply(outcome, encoded, by, reason, authority), scope)
 
     def _encoded(self, payload: Any, entry: Mapping[str, Any] | None) -> Encoded:
         """Return an answer as it is stored, checked against what was asked for where that is known here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -10,6 +9,8 @@ from pydantic import ValidationError
 from streamline.domain.payloads import ANY, Encoded
 from streamline.domain.transitions.stating import StateChange, check_state_keys, state_changes
 from streamline.engine.holding import Holding
+from streamline.engine.limits import check_growth
+from streamline.engine.runtime import Runtime
 
 _UNREAD: Final[Any] = object()
 
@@ -18,13 +19,13 @@ class StateCopy:
     """The state as a handler has it; nothing is decoded before it is asked for.
 
     Args:
+        runtime: The app's parts.
         holding: The run, as it is stored.
-        check_size: Raises where a state is too large to take the place of the stored one.
     """
 
-    def __init__(self, holding: Holding, check_size: Callable[[Encoded, int], None]) -> None:
+    def __init__(self, runtime: Runtime, holding: Holding) -> None:
+        self._runtime = runtime
         self._holding = holding
-        self._check_size = check_size
         self._codec = holding.definition.state or ANY
         self._value: Any = _UNREAD
         self._found: Any = None
@@ -60,7 +61,7 @@ class StateCopy:
         """
         encoded = self._codec.encode(value, "state")
         check_state_keys(encoded.value)
-        self._check_size(encoded, self.stored_size)
+        check_growth(self._runtime, self._holding, encoded, "state", 1, self.stored_size)
         return encoded
 
     def change(self) -> StateChange | None:

@@ -54,6 +54,7 @@ class Surroundings(Protocol):
     memo: Memo
     root: Branch
     state: StateCopy
+    thread: int
 
     @property
     def clock(self) -> Clock:

@@ -254,7 +254,7 @@ CASES = {
     "poll, 3 looks": Case(one_step(poll), 7, 7),
     "each of 100": Case(one_step(each), 4, 4),
     "each of 50, a call in each": Case(one_step(each_call), 5, 5),
-    "each of 100, an inc in each": Case(one_step(each_inc), 0, 0),
+    "each of 100, an inc in each": Case(one_step(each_inc), 109, 109),
     "gather of 4": Case(one_step(gather), 4, 4),
     "loop of 10 turns": Case(one_step(loop), 12, 12),
     "choose": Case(one_step(choose), 3, 3),

@@ -31,12 +31,14 @@ class Reply:
         payload: The answer's value.
         by: Who answers.
         reason: Why.
+        authority: Whether the app itself answers, for whom it likes.
     """
 
     outcome: str
     payload: Encoded = field(default_factory=lambda: NO_VALUE)
     by: str | None = None
     reason: str | None = None
+    authority: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def answer(run: Document, target: Target, reply: Reply, now: datetime) -> Change
         raise NotWaiting("the run waits for nothing of the kind", field="run_id")
     place, address, entry = found
     approvers = entry.get("approvers")
-    if approvers and reply.by not in approvers:
+    if approvers and not reply.authority and reply.by not in approvers:
         raise InvalidInput("by: not among those who may answer", field="by")
     if _is_over(entry, now):
         raise NotWaiting("the time to answer is over", field="run_id")

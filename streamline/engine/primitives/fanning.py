@@ -13,7 +13,7 @@ from streamline.domain.names import check_path_key
 from streamline.domain.payloads import Codec, Encoded
 from streamline.engine.branches import Branch, Jump, Suspension, current, escaped
 from streamline.engine.primitives.calling import invoke
-from streamline.engine.primitives.kept_failures import kept_failure, stands
+from streamline.engine.primitives.kept_failures import kept_failure, raised_again, stands
 from streamline.engine.surroundings import Surroundings
 from streamline.engine.watching import is_being_cancelled
 from streamline.errors import InvalidPolicy, NonDeterministicStep
@@ -90,9 +90,7 @@ async def each(
     fan = _Fan(attempt, branch, address, {"kind": "each", "n": len(items)}, collects=on_error == "collect")
     if entry is None or not entry.get("done"):
         fan.check(entry)
-        await fan.run(
-            jobs, _checked_concurrency(concurrency), stop=lambda job: on_error == "fail" and job.error is not None
-        )
+        await fan.run(jobs, _checked_concurrency(concurrency), stop=fan.is_broken_by)
         await fan.settle(jobs)
     results = [fan.result(job) for job in jobs]
     failed = {i: each.error for i, each in enumerate(results) if each.error is not None}
@@ -112,12 +110,8 @@ async def gather(
         raise InvalidPolicy('mode: "all", "any", "race" or "settled"', field="mode")
     branch = current(attempt.root)
     address, entry = attempt.memo.find(branch, "gather", key)
-    jobs = [
-        _Job(
-            name, f"{address}/{escaped(check_path_key(name, 'branches'))}", return_codec(fn, f"gather {key}/{name}"), fn
-        )
-        for name, fn in branches.items()
-    ]
+    paths = {name: f"{address}/{escaped(check_path_key(name, 'branches'))}" for name in branches}
+    jobs = [_Job(name, paths[name], return_codec(fn, f"gather {key}/{name}"), fn) for name, fn in branches.items()]
     fan = _Fan(attempt, branch, address, {"kind": "gather", "names": list(branches)}, collects=mode != "all")
     if entry is None or not entry.get("done"):
         fan.check(entry)
@@ -265,6 +259,17 @@ class _Fan:
         header = {**self._header, "done": True} | ({} if winner is None else {"winner": winner.name})
         await memo.settle(self.address, header, drop=gone, spills=False)
 
+    def is_broken_by(self, job: _Job) -> bool:
+        """Return whether a branch that failed ends the others."""
+        return not self._collects and job.error is not None
+
+    def check_winner(self, jobs: Sequence[_Job], winner: _Job | None) -> None:
+        """Raise what failed where no branch has won: the step's own policy says whether all is tried again."""
+        decisive = winner or jobs[0]
+        entry = self.entry(decisive)
+        if entry is not None and "failed" in entry:
+            raise decisive.error or raised_again(entry)
+
     def winner(self) -> str | None:
         """Return the name of the branch that decided."""
         return (self._attempt.memo.entry(self.address) or {}).get("winner")
@@ -274,7 +279,7 @@ def _decides(fan: _Fan, mode: Mode, job: _Job) -> bool:
     if mode == "settled":
         return False
     if mode == "all":
-        return job.error is not None
+        return fan.is_broken_by(job)
     entry = fan.entry(job)
     return entry is not None and (mode == "race" or not entry.get("failed"))
 

@@ -120,4 +120,4 @@ class Calls(Ready):
 
     def get_checkpoint(self, default: Any = None) -> Any:
         """Return the value of the last checkpoint of this step, or of this branch of it; `default` without one."""
-        return stored_checkpoint(self._ready(), default)
+        return stored_checkpoint(self._ready(anywhere=True), default)

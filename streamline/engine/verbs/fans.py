@@ -189,5 +189,5 @@ class Fans(Ready):
         Going back does the steps in between again, this one included; going forward skips them, and this step has no
         output. Not from a step of a group.
         """
-        self._ready()
+        self._ready(anywhere=True)
         raise Jump(step if isinstance(step, str) else step.id)

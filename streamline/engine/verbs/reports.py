@@ -31,7 +31,7 @@ class Reports(Ready):
 
     def metric(self, name: str, value: float) -> None:
         """Add to a number of the run's, such as tokens spent; it is stored with the run's next write."""
-        telling.metric(self._ready(), name, value)
+        telling.metric(self._ready(anywhere=True), name, value)
 
     async def heartbeat(self) -> None:
         """Keep the run from being taken for lost; raise `HeartbeatLost` where it was.
