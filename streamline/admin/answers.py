@@ -1,4 +1,4 @@
-"""Replying runs: payloads, hooks, decisions, events; and who waits for what."""
+"""Answering runs: payloads, hooks, decisions, events; and who waits for what."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Answers(Opened):
             InvalidInput: The payload does not fit the wait's model; the wait goes on.
             RunNotFound: There is no such run.
         """
-        await self._open_session.answering.resume(run_id, payload, UNTENANTED, key=key, by=by)
+        await self._open_session.replying.resume(run_id, payload, UNTENANTED, key=key, by=by)
 
     async def resume_hook(self, token: str, payload: Any = None) -> str:
         """Call a one-time hook and return the id of its run.
@@ -42,7 +42,7 @@ class Answers(Opened):
         Raises:
             HookNotFound: The token opens nothing. Unknown, used, expired and foreign tokens look alike.
         """
-        return await self._open_session.answering.resume_hook(token, payload, UNTENANTED)
+        return await self._open_session.replying.resume_hook(token, payload, UNTENANTED)
 
     async def approve(
         self,
@@ -85,7 +85,7 @@ class Answers(Opened):
         self, token_or_run_id: str, data: Any = None, *, by: str | None = None, key: str | None = None
     ) -> None:
         """Answer a question that a run asks; errors as for `approve`, and `InvalidInput` where it does not fit."""
-        await self._open_session.answering.decide(
+        await self._open_session.replying.decide(
             token_or_run_id, ("question",), "answered", data, UNTENANTED, key=key, by=by
         )
 
@@ -98,7 +98,7 @@ class Answers(Opened):
         Raises:
             RunNotFound: There is no such run.
         """
-        return await self._open_session.answering.send_event(name, payload, run_id, UNTENANTED)
+        return await self._open_session.replying.send_event(name, payload, run_id, UNTENANTED)
 
     async def pending_waits(
         self,
@@ -117,7 +117,7 @@ class Answers(Opened):
             limit: 1 to 1,000.
         """
         name = workflow.name if isinstance(workflow, Workflow) else workflow
-        return await self._open_session.answering.pending_waits(
+        return await self._open_session.replying.pending_waits(
             UNTENANTED, kind=kind, workflow=name, run_id=run_id, limit=limit
         )
 
@@ -125,7 +125,7 @@ class Answers(Opened):
         self, token_or_run_id: str, outcome: str, data: Any, *, key: str | None, by: str | None, reason: str | None
     ) -> None:
         kinds = ("approval",) if outcome == "approved" else ("approval", "question")
-        await self._open_session.answering.decide(
+        await self._open_session.replying.decide(
             token_or_run_id, kinds, outcome, data, UNTENANTED, key=key, by=by, reason=reason
         )
 
@@ -143,7 +143,7 @@ class Answers(Opened):
 
     async def _decide_as_app(self, wait: Wait, decision: Decision) -> None:
         with suppress(NotWaiting):  # somebody else was first
-            await self._open_session.answering.decide(
+            await self._open_session.replying.decide(
                 wait.run_id,
                 ("approval",),
                 decision.outcome,

@@ -114,8 +114,8 @@ class ReadySteps(Generic[InputT, StateT]):
         self,
         id: str,
         *,
-        submit: Callable[[Context[InputT, StateT]], Coroutine[Any, Any, J]],
-        check: Callable[[Context[InputT, StateT], J], Coroutine[Any, Any, Any]],
+        submit: Callable[[Context[InputT, StateT]], Coroutine[Any, Any, J] | J],
+        check: Callable[[Context[InputT, StateT], J], Any],
         every: Duration,
         max_wait: Duration | None = None,
     ) -> WorkflowStep[Any]:
@@ -133,12 +133,10 @@ class ReadySteps(Generic[InputT, StateT]):
             parse_duration(max_wait, "max_wait")
 
         async def look(ctx: Context[InputT, StateT]) -> Any:
-            job: J = await ctx.call("submit", partial(submit, ctx))
+            begin: Callable[..., Any] = partial(submit, ctx)
+            job: Any = await ctx.call("submit", begin)
 
-            async def checked() -> Any:
-                return await check(ctx, job)
-
-            return await ctx.poll("result", checked, every=every, max_wait=max_wait)
+            return await ctx.poll("result", partial(check, ctx, job), every=every, max_wait=max_wait)
 
         return self._declare_ready(id, look, None)  # type: ignore[no-any-return]
 

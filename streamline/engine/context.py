@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic
+from typing import Any, Generic, overload
 
 from typing_extensions import TypeVar
 
@@ -81,14 +81,19 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         """The outputs of the steps that are done, by step id."""
         return Outputs(self._attempt)
 
-    def output(self, step: StepReference[T]) -> T:
+    @overload
+    def output(self, step: StepReference[T]) -> T: ...
+    @overload
+    def output(self, step: str) -> Any: ...
+
+    def output(self, step: StepReference[Any] | str) -> Any:
         """Return the output of an earlier step, of its annotated type.
 
         Raises:
             StepOutputMissing: The step has not run, or was skipped.
             StepNotFound: The workflow has no such step.
         """
-        return self.outputs[step.id]  # type: ignore[no-any-return]
+        return self.outputs[_id_of(step)]
 
     def idempotency_key(self, scope: str | None = None) -> str:
         """Return a key that is the same at every attempt and recovery of this step, for calls to other systems.
@@ -125,20 +130,25 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         """Remove a key of the mapping at `path` of the state, now and in one operation."""
         await state_operations.drop(self._ready(), path, key)
 
-    def output_history(self, step: StepReference[T]) -> list[PastOutput[T]]:
+    @overload
+    def output_history(self, step: StepReference[T]) -> list[PastOutput[T]]: ...
+    @overload
+    def output_history(self, step: str) -> list[PastOutput[Any]]: ...
+
+    def output_history(self, step: StepReference[Any] | str) -> list[PastOutput[Any]]:
         """Return the earlier outputs of a step that was done again, the oldest first.
 
         A step keeps as many as its ``output_history`` says.
         """
-        return outputs_before(self._attempt, step.id)
+        return outputs_before(self._attempt, _id_of(step))
 
-    async def pin_output(self, step: StepReference[Any], version: int) -> None:
+    async def pin_output(self, step: StepReference[Any] | str, version: int) -> None:
         """Make an earlier output of a step the one that this and later steps see.
 
         Raises:
             StepOutputMissing: The step has no output of this version.
         """
-        await pin_output(self._ready(), step.id, version)
+        await pin_output(self._ready(), _id_of(step), version)
 
 
 class Outputs(Mapping[str, Any]):
@@ -153,7 +163,7 @@ class Outputs(Mapping[str, Any]):
         if definition is None:
             raise StepNotFound(f"the workflow has no step {step_id!r}", field="step")
         for stored in self._attempt.holding.run["steps"]:
-            if stored["id"] == step_id and stored["status"] == "done" and "output" in stored:
+            if stored["id"] == step_id and _has_output(stored):
                 return definition.output.decode(stored.get("output"))
         raise StepOutputMissing(f"step {step_id!r} has no output", field="step")
 
@@ -163,7 +173,7 @@ class Outputs(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids of the steps that are done."""
-        return (stored["id"] for stored in self._attempt.holding.run["steps"] if "output" in stored)
+        return (stored["id"] for stored in self._attempt.holding.run["steps"] if _has_output(stored))
 
     def __len__(self) -> int:
         """Return how many steps are done."""
@@ -175,6 +185,14 @@ class Outputs(Mapping[str, Any]):
             return self[step_id]
         except (StepOutputMissing, StepNotFound):
             return default
+
+
+def _has_output(step: Mapping[str, Any]) -> bool:
+    return step["status"] == "done" and "output" in step
+
+
+def _id_of(step: StepReference[Any] | str) -> str:
+    return step if isinstance(step, str) else step.id
 
 
 async def settle_awaitable(value: Any) -> Any:

@@ -20,7 +20,7 @@ _RACES = 100
 
 
 class Control:
-    """Cancels, retries, pauses and unpauses runs."""
+    """Changes runs that others drive: each change is decided on what was read, and guarded by it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -22,6 +22,9 @@ logger = logging.getLogger("streamline.engine")
 
 _AWAY_PAUSE = 0.1
 RIDE_SECONDS = 1.0
+_PATCHES_MAX = 500
+# Held for microseconds, by threads that say something: one for all holdings.
+_RIDERS = threading.Lock()
 
 
 class Interruptible(Protocol):
@@ -41,10 +44,11 @@ class Holding:
         handlers: What is at work on the run and can be told to end.
         lost: Whether the lease is gone: nothing may be done for the run any more.
         on_news: Called when somebody else has written the run meanwhile, and it was read again.
+        queued: How many patches have been handed in and are not written yet.
+        queued_bytes: Bytes of users' values in them.
         riders: What goes with the next write, whichever it is.
         rode_at: Monotonic instant at which riders went last.
         spilled: Entries of memos that the run document does not hold, by the id of their document.
-        state_lock: Held while a branch stores the state as a whole.
         stopping: Whether the worker wants to let go of the run as soon as it can.
     """
 
@@ -53,19 +57,20 @@ class Holding:
         "_lock",
         "_loop",
         "_queue",
-        "_riders_lock",
         "_riding",
         "_runtime",
+        "_state_lock",
         "definition",
         "handlers",
         "lost",
         "on_news",
+        "queued",
+        "queued_bytes",
         "riders",
         "rode_at",
         "run",
         "safe_until",
         "spilled",
-        "state_lock",
         "stopping",
         "token",
     )
@@ -73,13 +78,14 @@ class Holding:
     def __init__(self, runtime: Runtime, run: dict[str, Any], definition: Definition, safe_until: float) -> None:
         self._runtime = runtime
         self._lock = asyncio.Lock()
-        self.state_lock = asyncio.Lock()
-        self._riders_lock = threading.Lock()
+        self._state_lock: asyncio.Lock | None = None
         self._loop = asyncio.get_running_loop()
         self._riding: asyncio.Future[None] | None = None
         self.rode_at = -math.inf
         self._queue: list[tuple[Patch, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self.queued = 0
+        self.queued_bytes = 0
         self.run = run
         self.definition = definition
         self.token: str = run["lease"]["token"]
@@ -95,6 +101,13 @@ class Holding:
     def over(self) -> bool:
         """Whether there is nothing left to do here."""
         return self.lost or "lease" not in self.run
+
+    @property
+    def state_lock(self) -> asyncio.Lock:
+        """Held while a branch stores the state as a whole."""
+        if self._state_lock is None:
+            self._state_lock = asyncio.Lock()
+        return self._state_lock
 
     def lose(self, verdict: str = "lost") -> None:
         """Give up the run: somebody else has it, or has ended it."""
@@ -132,13 +145,15 @@ class Holding:
             raise HeartbeatLost(f"run {self.run['_id']}: the lease was lost")
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((patch, stored))
+        self.queued += 1
+        self.queued_bytes += patch.weight
         if self._flushing is None:
             self._flushing = asyncio.ensure_future(self._flush())
         await stored
 
     def add_rider(self, name: str, patch: Patch, within: float = RIDE_SECONDS) -> None:
         """Let something go with the next write, or after so many seconds; handlers in threads say things, too."""
-        with self._riders_lock:
+        with _RIDERS:
             is_first = not self.riders
             self.riders = joined(self.riders, {name: patch})
         if is_first:
@@ -153,15 +168,13 @@ class Holding:
             await self.ride()
 
     def _take_riders(self) -> dict[str, Patch]:
-        if not self.riders:
-            return {}
-        with self._riders_lock:
+        with _RIDERS:
             riders, self.riders = self.riders, {}
         self.rode_at = self._runtime.clock.monotonic()
         return riders
 
     def _give_back(self, riders: dict[str, Patch]) -> None:
-        with self._riders_lock:
+        with _RIDERS:
             self.riders = joined(riders, self.riders)
 
     async def ride(self) -> None:
@@ -183,9 +196,11 @@ class Holding:
     async def _flush(self) -> None:
         try:
             while self._queue:
-                count = fitting([patch for patch, _ in self._queue])
+                count = fitting([patch for patch, _ in self._queue[:_PATCHES_MAX]])
                 taken, self._queue = self._queue[:count], self._queue[count:]
                 await self._write(taken)
+                self.queued -= len(taken)
+                self.queued_bytes -= sum(patch.weight for patch, _ in taken)
         finally:
             self._flushing = None
 
@@ -240,9 +255,11 @@ class Holding:
         while not self.over and self._runtime.clock.monotonic() < self.safe_until:
             before = self.run.get("cursor")
             # What is said while the write is under way goes with the next one.
-            riders = self._take_riders()
+            riders = self._take_riders() if self.riders else {}
             try:
-                change = carrying(build(self.run), tuple(riders.values()))
+                change = build(self.run)
+                if riders:
+                    change = carrying(change, tuple(riders.values()))
                 if await self._try(change) or await self._moved_on(before):
                     return
             except StreamlineError:

@@ -108,8 +108,12 @@ class Memo:
 
     async def reopen(self, address: str, entry: Entry, *events: Event) -> None:
         """Store a wait that is open anew: its answer was of no use, or another token opens it, too."""
-        put = {f"{self.place.at}.memo.{address}": dict(entry)}
-        await self._holding.settle(Patch(self.place, put, entries=events, opens={address: entry}))
+        put, before = {f"{self.place.at}.memo.{address}": dict(entry)}, self.entry(address)
+
+        def is_unchanged(run: Document) -> bool:
+            return self.place.memo(run).get(address) == before
+
+        await self._holding.settle(Patch(self.place, put, entries=events, opens={address: entry}, wanted=is_unchanged))
 
     async def retoken(self, address: str, entry: Entry, hashed: str) -> None:
         """Let another token open a wait, beside those that do."""
@@ -148,10 +152,12 @@ class Memo:
         return tuple(f"{self.place.at}.memo.{address}" for address in addresses if address in memo)
 
     def _is_full(self, size: int) -> bool:
-        memo = self.place.memo(self._holding.run)
-        if size > BYTES_MAX or len(memo) >= ENTRIES_MAX:
+        # What is on its way counts: it will have been stored by then.
+        holding = self._holding
+        count = len(self.place.memo(holding.run)) + holding.queued
+        if size > BYTES_MAX or count >= ENTRIES_MAX:
             return True
-        return bool(memo) and memo_size(self._holding.run, self.place) + size > BYTES_MAX
+        return count > 0 and memo_size(holding.run, self.place) + holding.queued_bytes + size > BYTES_MAX
 
     def _spilled_document(self, address: str, entry: Entry) -> dict[str, Any]:
         run = self._holding.run

@@ -37,7 +37,7 @@ class Session:
         self.uri = uri
         self.starter = Starter(runtime, worker)
         self.control = Control(runtime)
-        self.answering = Replying(runtime, self.control)
+        self.replying = Replying(runtime, self.control)
         self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self._loop = asyncio.get_running_loop()

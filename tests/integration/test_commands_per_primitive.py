@@ -1,7 +1,7 @@
 """What each primitive costs a run in document writes and commands, counted in the driver. The figures may only fall.
 
 Of the runs counted here, each has one step that uses the primitive once, unless its line says otherwise. Such a run
-costs two writes without: its insert, and the end of its step. The table of docs/performance.md shows these figures.
+costs two writes without: its insert, and the end of its step. The table of docs/performance.md shows the same figures.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from streamline import Context, Continue, Done, NonRetriableError, RunHandle, St
 from streamline.domain.statuses import TERMINAL
 from tests.integration.counted_commands import Commands, counted_app
 from tests.waiting import eventually
+
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
 ITEMS, BRANCHES, TURNS, LOOKS, CHILDREN, SAID, JUMPS, OPERATIONS = 100, 4, 10, 3, 20, 50, 2, 4
 MOMENT = 0.02
@@ -35,15 +38,15 @@ class Case:
     Args:
         workflows: The workflow, and those of its children.
         documents: How many documents may be written.
-        commands: How many commands may write them.
+        commands: How many commands may write them; None for as many as documents.
         answering: What somebody does as soon as the run is parked.
         status: How the run ends.
     """
 
     workflows: tuple[Workflow[Any, Any, Any], ...]
     documents: int
-    commands: int
     answering: Answering | None = None
+    commands: int | None = None
     status: str = "done"
 
 
@@ -242,36 +245,37 @@ async def send(app: Streamline, run_id: str) -> None:
 
 
 CASES = {
-    "nothing": Case(one_step(nothing), 2, 2),
-    "sleep": Case(one_step(sleep), 4, 4),
-    "call": Case(one_step(call), 3, 3),
-    "wait": Case(one_step(wait), 5, 5, lambda app, run_id: app.resume(run_id, 1)),
-    "wait_for": Case(one_step(wait_for), 5, 5, send),
-    "wait_for, event first": Case(one_step(wait_for_early), 6, 6, send),
-    "hook": Case(one_step(hook), 6, 6, lambda app, run_id: app.resume_hook(TOKENS[run_id], 1)),
-    "approve": Case(one_step(approve), 5, 5, lambda app, run_id: app.approve(run_id)),
-    "ask": Case(one_step(ask), 5, 5, lambda app, run_id: app.answer(run_id, 7)),
-    "poll, 3 looks": Case(one_step(poll), 7, 7),
-    "each of 100": Case(one_step(each), 4, 4),
-    "each of 50, a call in each": Case(one_step(each_call), 5, 5),
-    "each of 100, an inc in each": Case(one_step(each_inc), 109, 109),
-    "gather of 4": Case(one_step(gather), 4, 4),
-    "loop of 10 turns": Case(one_step(loop), 12, 12),
-    "choose": Case(one_step(choose), 3, 3),
-    "checkpoint": Case(one_step(checkpoint), 3, 3),
-    "inc": Case(one_step(inc), 3, 3),
-    "4 incs at once": Case(one_step(incs_together), 6, 6),
-    "save": Case(one_step(save), 3, 3),
-    "state, unsaved": Case(one_step(state), 2, 2),
-    "progress, metric, log, 50 of each": Case(one_step(said), 3, 3),
-    "emit": Case(one_step(emit), 3, 3),
-    "start_child": Case(one_step(child, kid()), 12, 12),
-    "start_child, wait=False": Case(one_step(detached, kid()), 8, 8),
-    "join of 20": Case(one_step(join, kid()), 90, 40),
-    "2 compensations": Case(saga(), 6, 6, status="compensated"),
-    "group of 3": Case(group(nothing, nothing, nothing), 4, 4),
-    "group of 3, a sleep in each": Case(group(sleep, sleep, sleep), 7, 7),
-    "2 gotos": Case(jumping(), 7, 7),
+    "nothing": Case(one_step(nothing), 2),
+    "sleep": Case(one_step(sleep), 4),
+    "call": Case(one_step(call), 3),
+    "wait": Case(one_step(wait), 5, lambda app, run_id: app.resume(run_id, 1)),
+    "wait_for": Case(one_step(wait_for), 5, send),
+    "wait_for, event first": Case(one_step(wait_for_early), 6, send),
+    "hook": Case(one_step(hook), 6, lambda app, run_id: app.resume_hook(TOKENS[run_id], 1)),
+    "approve": Case(one_step(approve), 5, lambda app, run_id: app.approve(run_id)),
+    "ask": Case(one_step(ask), 5, lambda app, run_id: app.answer(run_id, 7)),
+    "poll, 3 looks": Case(one_step(poll), 7),
+    "each of 100": Case(one_step(each), 4),
+    "each of 50, a call in each": Case(one_step(each_call), 5),
+    "each of 100, an inc in each": Case(one_step(each_inc), 109),
+    "gather of 4": Case(one_step(gather), 4),
+    "loop of 10 turns": Case(one_step(loop), 12),
+    "choose": Case(one_step(choose), 3),
+    "checkpoint": Case(one_step(checkpoint), 3),
+    "inc": Case(one_step(inc), 3),
+    "4 incs at once": Case(one_step(incs_together), 6),
+    "save": Case(one_step(save), 3),
+    "state, unsaved": Case(one_step(state), 2),
+    "progress, metric, log, 50 of each": Case(one_step(said), 3),
+    "emit": Case(one_step(emit), 3),
+    "start_child": Case(one_step(child, kid()), 12),
+    "start_child, wait=False": Case(one_step(detached, kid()), 8),
+    # Two children that end at once may both tell the parent; how many share a command is a matter of timing.
+    "join of 20": Case(one_step(join, kid()), 90, commands=40),
+    "2 compensations": Case(saga(), 6, status="compensated"),
+    "group of 3": Case(group(nothing, nothing, nothing), 4),
+    "group of 3, a sleep in each": Case(group(sleep, sleep, sleep), 7),
+    "2 gotos": Case(jumping(), 7),
 }
 
 
@@ -293,10 +297,16 @@ async def test_a_primitive_writes_no_more_than_it_must(
         run = await handle.wait("20s")
         await eventually(lambda: all_is_over(database))
         counted, written = commands.documents, commands.writes
-    print(f"COUNTED {name}: {counted} {written} {dict(commands.by_name)}")
     assert run.status == case.status
     assert counted <= case.documents, commands.by_name
-    assert written <= case.commands, commands.by_name
+    assert written <= (case.commands or case.documents), commands.by_name
+
+
+def test_the_table_of_the_docs_shows_these_figures() -> None:
+    table = PAGE.read_text().partition("## What each primitive costs")[2].partition("\n## ")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+    shown = {name.replace("`", ""): documents for name, documents, *_ in cells[2:]}
+    assert shown == {name: str(case.documents) for name, case in CASES.items()}
 
 
 async def is_parked(database: Any, handle: RunHandle[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Replying what a run waits for: exactly one answer, timeout or cancellation of a wait can win.
+"""Answering what a run waits for: exactly one answer, timeout or cancellation of a wait can win.
 
 Whatever is written here is guarded by the revision that was read, and takes the wait's mark of being open away.
 """

@@ -123,7 +123,7 @@ def _kept_failures(memo: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _stands_for_failure(entry: Mapping[str, Any]) -> bool:
-    unsettled_child = "fan" in entry and "output" not in entry
+    unsettled_child = "fan" in entry and "output" not in entry and entry.get("on_close") != "abandon"
     is_over = entry.get("outcome") == "timed_out" or "timed_out" in entry
     return unsettled_child or is_over or "failed" in entry
 

@@ -10,7 +10,7 @@ from streamline.domain.change import Change
 from streamline.domain.place import Document, Place, attempt_of, open_waits
 from streamline.domain.transitions.answering import matches
 from streamline.domain.transitions.patching import begun
-from streamline.domain.transitions.writing import Entry, driven, of_place, parked, waiting_fields
+from streamline.domain.transitions.writing import Entry, answerable, driven, of_place, parked
 
 Waits = Mapping[str, Mapping[str, Any]]
 
@@ -35,17 +35,30 @@ def park(run: Document, waits: Mapping[Place, Waits], now: datetime, *, others: 
     held, drop = parked(run, _first(run, dues, now))
     # Waking is not another attempt: the claim will count one.
     put |= held | {"attempt": run["attempt"] - 1}
-    put |= _opened(run, put)
+    dead = _dead(run, waits)
+    left, closed = answerable(run, without=lambda place, address: (place, address) in dead, more=_fresh(put))
+    put |= left
+    drop = (*drop, *closed, *(f"{place.at}.memo.{address}" for place, address in dead))
     if "nudged" in run:
         drop = (*drop, "nudged")
     return driven(run, now, put, *entries, places=tuple(waits), drop=drop)
 
 
-def _opened(run: Document, put: Mapping[str, Any]) -> dict[str, Any]:
-    """Return since when and for whom the run waits, where what is put lets it do so."""
-    fresh = [entry for entry in put.values() if isinstance(entry, Mapping) and entry.get("open")]
-    fields = waiting_fields([*fresh, *(entry for _, _, entry in open_waits(run))])
-    return {name: value for name, value in fields.items() if value != run.get(name)}
+# Who opens such a wait waits for it: one that nobody waits for belongs to a branch that was ended.
+_AWAITED = ("approval", "event", "question", "wait")
+
+
+def _dead(run: Document, waits: Mapping[Place, Waits]) -> set[tuple[Place, str]]:
+    """Return the waits that can be answered and that no handler waits for any more."""
+    return {
+        (place, address)
+        for place, address, entry in open_waits(run)
+        if place in waits and address not in waits[place] and entry["kind"] in _AWAITED
+    }
+
+
+def _fresh(put: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [entry for entry in put.values() if isinstance(entry, Mapping) and entry.get("open")]
 
 
 def waiting_event(run: Document, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:

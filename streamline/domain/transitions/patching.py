@@ -46,24 +46,34 @@ class Patch:
     closes: frozenset[str] = frozenset()
     takes: str | None = None
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The field paths it writes."""
-        taken = () if self.takes is None else (f"inbox.{self.takes}",)
-        return (*self.put, *self.drop, *self.add, *self.append, *taken)
+    def kinds(self) -> dict[str, str]:
+        """Return what it does to which field paths: ``"put"``, ``"add"`` or ``"append"``."""
+        puts = (*self.put, *self.drop, *(() if self.takes is None else (f"inbox.{self.takes}",)))
+        added, appended = dict.fromkeys(self.add, "add"), dict.fromkeys(self.append, "append")
+        return {**dict.fromkeys(puts, "put"), **added, **appended}
 
 
 def fitting(patches: Sequence[Patch]) -> int:
-    """Return how many of the patches, from the first on, can share a write: no path may lie within another's."""
-    taken: set[str] = set()
+    """Return how many of the patches, from the first on, can share a write.
+
+    No path may lie within another's, nor be another's, except that what is added or appended to one adds up.
+    """
+    taken: dict[str, str] = {}
     around: set[str] = set()
     for count, patch in enumerate(patches):
-        mine = {path: _around(path) for path in patch.paths}
-        if any(path in taken or path in around or above & taken for path, above in mine.items()):
+        mine = patch.kinds()
+        above = {path: _around(path) for path in mine}
+        if any(_collides(path, kind, above[path], taken, around) for path, kind in mine.items()):
             return count
-        taken |= mine.keys()
-        around = around.union(*mine.values())
+        taken |= mine
+        around = around.union(*above.values())
     return len(patches)
+
+
+def _collides(path: str, kind: str, above: set[str], taken: Mapping[str, str], around: set[str]) -> bool:
+    if path in around or above & taken.keys():
+        return True
+    return path in taken and (kind == "put" or taken[path] != kind)
 
 
 def _around(path: str) -> set[str]:
@@ -81,8 +91,10 @@ def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
     weight = growth = 0
     for patch in patches:
         put |= patch.put
-        add |= patch.add
-        append |= patch.append
+        for path, amount in patch.add.items():
+            add[path] = add.get(path, 0) + amount
+        for path, more in patch.append.items():
+            append[path] = more if path not in append else Append((*append[path].values, *more.values), more.keep)
         drop += patch.drop
         entries += patch.entries
         weight, growth = weight + patch.weight, growth + patch.growth
@@ -120,7 +132,7 @@ def carrying(change: Change, riders: Sequence[Patch]) -> Change:
     replaced = {*change.put, *change.drop}
     put, add, append = dict(change.put), dict(change.add), dict(change.append)
     for rider in riders:
-        if not any(path in replaced or _around(path) & replaced for path in rider.paths):
+        if not any(path in replaced or _around(path) & replaced for path in rider.kinds()):
             put |= rider.put
             add |= rider.add
             append |= rider.append

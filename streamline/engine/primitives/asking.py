@@ -11,7 +11,7 @@ from streamline.domain.names import check_key, check_note
 from streamline.domain.payloads import ANY
 from streamline.domain.transitions.answering import LASTING
 from streamline.engine.branches import current
-from streamline.engine.primitives.holding_on import (
+from streamline.engine.primitives.waiting import (
     Entry,
     decoded_answer,
     encoded_details,

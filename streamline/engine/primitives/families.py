@@ -13,7 +13,7 @@ from streamline.domain.run import read_output
 from streamline.domain.statuses import TERMINAL
 from streamline.engine.branches import Branch, current
 from streamline.engine.primitives.fanning import Settled
-from streamline.engine.primitives.holding_on import park_on
+from streamline.engine.primitives.waiting import park_on
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import ChildFailed, InvalidInput, InvalidPolicy
 from streamline.features.joining import JoinPolicy, check_policy, child_id, standing
@@ -107,7 +107,8 @@ async def _joined(
     entry = attempt.memo.entry(address)
     if entry is None:
         # That there are children is on record before there are any: whatever ends the run, they are thought of.
-        began = {"kind": kind, "fan": _fan(attempt, address)} | ({} if name is None else {"name": name})
+        began = {"kind": kind, "fan": _fan(attempt, address), "on_close": on_parent_close}
+        began |= {} if name is None else {"name": name}
         entry = await attempt.memo.settle(address, began, spills=False, put={"children": True})
         await attempt.spawn(wanted, fan=entry["fan"], policy=policy, on_parent_close=on_parent_close)
     checked = False
@@ -149,7 +150,7 @@ async def _settle(
     attempt.check_size(encoded, f"join {address}")
     fresh = {name: entry[name] for name in ("kind", "name", "fan") if name in entry}
     fresh |= {"output": encoded.value} | ({"failed": True} if failed else {})
-    return await attempt.memo.settle(address, fresh, size=encoded.size)
+    return await attempt.memo.settle(address, fresh, size=encoded.size, spills=not failed)
 
 
 def _kept(name: str, child: Mapping[str, Any]) -> dict[str, Any]:

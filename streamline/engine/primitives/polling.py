@@ -11,7 +11,7 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import Codec
 from streamline.engine.branches import Branch, current
 from streamline.engine.primitives.calling import work
-from streamline.engine.primitives.holding_on import Entry, park_on
+from streamline.engine.primitives.waiting import Entry, park_on
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import WaitTimeout
 
@@ -60,7 +60,7 @@ async def _looked(
         attempt.check_size(encoded, f"poll {address}")
         return await memo.settle(address, {"kind": "poll", "output": encoded.value}, size=encoded.size, drop=inner)
     if longest is not None and now >= began + longest:
-        return await memo.settle(address, {"kind": "poll", "output": None, "timed_out": True}, drop=inner)
+        return await memo.settle(address, {"kind": "poll", "output": None, "timed_out": True}, drop=inner, spills=False)
     # The wait ends with a look.
     due_at = now + pause if longest is None else min(now + pause, began + longest)
     entry = {"kind": "poll", "began_at": began, "turn": turn + 1, "due_at": due_at}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from streamline.engine.branches import current
-from streamline.engine.primitives.holding_on import hold_on
+from streamline.engine.primitives.waiting import hold_on
 from streamline.engine.surroundings import Surroundings
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.transitions.answering import LASTING
 from streamline.engine.branches import Branch, current
 from streamline.engine.primitives.asking import MISSING
-from streamline.engine.primitives.holding_on import Entry, decoded_answer, hold_on, opened_wait
+from streamline.engine.primitives.waiting import Entry, decoded_answer, fits, hold_on, name_of, opened_wait
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import HookAlreadyUsed, HookExpired, WaitTimeout
 from streamline.features.replies import decision_of
@@ -50,7 +51,12 @@ class Hook:
         if self._awaited:
             raise HookAlreadyUsed(f"hook {self.key!r} is for one call", field="hook")
         self._awaited = True
-        entry = await self._settled(timeout)
+        entry = await self._settled(timeout, model)
+        while entry["outcome"] == "answered" and not fits(entry, model):
+            # Whoever took the call did not know what it has to be: the hook goes on waiting, as if nobody had called.
+            open_again = {name: entry[name] for name in LASTING if name in entry} | {"open": True}
+            await self._attempt.memo.reopen(self._address, open_again, ("wait.refused", {"key": self._address}))
+            entry = await self._settled(timeout, model)
         if entry["outcome"] == "answered":
             return decoded_answer(entry, model)
         if entry["outcome"] != "timed_out":
@@ -66,9 +72,13 @@ class Hook:
         timer = None if self._timer is None else self._attempt.memo.entry(self._timer)
         return timer is not None and ("due_at" not in entry or timer["due_at"] < entry["due_at"])
 
-    async def _settled(self, timeout: Duration | None) -> Entry:
+    async def _settled(self, timeout: Duration | None, model: Any) -> Entry:
         memo, stored = self._attempt.memo, self._attempt.memo.entry(self._address)
         assert stored is not None, "a hook is stored before its token is known"
+        name = name_of(self._attempt, model)
+        if name is not None and stored.get("open") and stored.get("model") != name:
+            stored = {**stored, "model": name}
+            await memo.reopen(self._address, stored)
         if timeout is not None:
             self._timer = f"{self._address}/#timeout"
             if memo.entry(self._timer) is None and "outcome" not in stored:
