@@ -68,7 +68,7 @@ def next_undo(run: Document) -> Place | None:
 
 def attempt_of(run: Document, place: Place) -> int:
     """Return the number of the attempt that is made at a place, from 1."""
-    if not place.undo and len(members(run, place.k)) == 1:
+    if not place.undo and "group" not in run["steps"][place.k]:
         return int(run["attempt"])
     # Claims are counted for the run as a whole; of several at work, each counts its own failures.
     return int(place.activity(run).get("failures", 0)) + recoveries_of_step(run) + 1

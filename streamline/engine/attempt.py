@@ -101,13 +101,17 @@ class Attempt:
             )
         except HeartbeatLost:
             return None
-        watch = Watch(self.holding.definition, ctx)
-        self._watch = None if watch.is_idle else watch
-        if self._is_to_be_asked():
-            asked = await self._invoke(self._is_unwanted, ctx, threaded=False)
-            if asked.value is not False:
-                return await self._closed(self._judge_predicate(asked))
-        return await self._closed(self._judge(await self._handle(ctx)))
+        definition = self.holding.definition
+        self._watch = Watch(definition, ctx) if definition.hooks or definition.guards else None
+        asked = await self._invoke(self._is_unwanted, ctx, threaded=False) if self._is_to_be_asked() else None
+        if asked is not None and asked.value is not False:
+            outcome = self._judge_predicate(asked)
+        else:
+            outcome = self._judge(await self._handle(ctx))
+        self.flags.closed = True
+        if self.holding.queued:
+            await self.holding.drained()
+        return outcome
 
     def _is_to_be_asked(self) -> bool:
         """Return whether the step's predicates have a say: not once it has begun."""
@@ -116,16 +120,11 @@ class Attempt:
         activity = self.place.activity(self.holding.run)
         return not activity.get("memo") and not activity.get("failures") and activity["status"] != "waiting"
 
-    async def _closed(self, outcome: Outcome | None) -> Outcome | None:
-        self.flags.closed = True
-        await self.holding.drained()
-        return outcome
-
-    async def _handle(self, ctx: Context[Any, Any]) -> Ended:
+    def _handle(self, ctx: Context[Any, Any]) -> Awaitable[Ended]:
         rules = self._rules
         if self._watch is not None:
-            return await self._invoke(partial(self._watched_handler, rules), ctx, threaded=False)
-        return await self._invoke(self._handler(rules), ctx, threaded=rules.threaded)
+            return self._invoke(partial(self._watched_handler, rules), ctx, threaded=False)
+        return self._invoke(self._handler(rules), ctx, threaded=rules.threaded)
 
     @property
     def _rules(self) -> StepDefinition | CompensationDefinition:
@@ -187,7 +186,8 @@ class Attempt:
 
     def _timeout(self) -> float | None:
         """Return the seconds that the attempt may take: its own limit, or what is left of the run's."""
-        own = None if self._rules.timeout is None else self._rules.timeout.total_seconds()
+        timeout = self._rules.timeout
+        own = None if timeout is None else timeout.total_seconds()
         deadline = None if self.place.undo else self.holding.run.get("deadline_at")
         if deadline is None:
             return own
@@ -211,14 +211,14 @@ class Attempt:
         if ended.verdict == "stopping" and ended.abandoned:
             # Its thread still works: nobody else may begin before the lease has run out.
             return None
+        if ended.error is None:
+            return self._parked() if self.flags.pending else self._completed(ended.value)
         leaves = tuple(_leaves(ended.error))
         jump = next((leaf for leaf in leaves if isinstance(leaf, Jump)), None)
         if jump is not None:
             return self._jumped(jump)
         if self.flags.pending and all(isinstance(leaf, Suspension) for leaf in leaves):
-            return Parked({**self.flags.failures, **self.flags.pending})
-        if ended.error is None:
-            return self._completed(ended.value)
+            return self._parked()
         if ended.verdict == "stopping":
             return Interrupted()
         if isinstance(ended.error, HeartbeatLost) and self.holding.lost:
@@ -226,6 +226,9 @@ class Attempt:
         if any(isinstance(leaf, Suspension) for leaf in leaves) and len(leaves) == 1:
             return Failed(SerializationError("a suspension of another attempt was raised", field="ctx"))
         return Failed(next((leaf for leaf in leaves if isinstance(leaf, Exception)), ended.error))
+
+    def _parked(self) -> Parked:
+        return Parked({**self.flags.failures, **self.flags.pending})
 
     def _timed_out(self, ended: Ended) -> Outcome:
         deadline = None if self.place.undo else self.holding.run.get("deadline_at")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from streamline.domain.decisions import (
     Failed,
     Interrupted,
     Jumped,
+    Limit,
     Outcome,
     Parked,
     check_run,
@@ -75,9 +76,10 @@ class Executor:
         """Do for the run whatever there is to do while it is held."""
         try:
             check_run(holding.run)
-            await self._see_to_parent(holding)
-            while not holding.over:
-                await self._go_on(holding)
+            if holding.run.get("parent"):
+                await self._see_to_parent(holding)
+            while not holding.over and self._is_held(holding):
+                await self._next(holding)
         except HeartbeatLost:
             logger.info("run %s: the lease was lost; left to its new holder", holding.run["_id"])
         except StreamlineError as error:
@@ -85,7 +87,7 @@ class Executor:
 
     async def _see_to_parent(self, holding: Holding) -> None:
         """End a child that has not begun and is no longer wanted: its parent may have ended while it was inserted."""
-        run, parent = holding.run, holding.run.get("parent") or {}
+        run, parent = holding.run, holding.run["parent"]
         if parent.get("on_close") != "cancel" or not _is_untouched(run):
             return
         with suppress(RunNotFound):
@@ -94,21 +96,29 @@ class Executor:
                 now, reason = self.runtime.clock.now(), f"its parent is {found['status']}"
                 await holding.commit(lambda run: abandon(run, now, reason))
 
-    async def _go_on(self, holding: Holding) -> None:
-        if self.runtime.clock.monotonic() >= holding.safe_until:
-            # Answered too late, or blocked too long: somebody else may have the run by now.
-            holding.lose()
-            return
+    def _is_held(self, holding: Holding) -> bool:
+        if self.runtime.clock.monotonic() < holding.safe_until:
+            return True
+        # Answered too late, or blocked too long: somebody else may have the run by now.
+        holding.lose()
+        return False
+
+    def _next(self, holding: Holding) -> Awaitable[None]:
+        """Return what there is to do for the run next, to be awaited."""
         if holding.run["status"] == "compensating":
-            await self._undo(holding)
-        elif (limit := is_overdue(holding.run, self.runtime.clock.now())) is not None:
-            await holding.commit(lambda run: time_out(run, limit, self._ending(holding)))
-        elif recoveries_of_step(holding.run) > self.settings.max_recoveries:
-            await holding.commit(lambda run: dead_letter(run, self._ending(holding)))
-        elif "group" in holding.run["steps"][holding.run["cursor"]]:
-            await self._group(holding)
-        else:
-            await self._step(holding)
+            return self._undo(holding)
+        if (limit := self._limit_passed(holding.run)) is not None:
+            return holding.commit(lambda run: time_out(run, limit, self._ending(holding)))
+        if recoveries_of_step(holding.run) > self.settings.max_recoveries:
+            return holding.commit(lambda run: dead_letter(run, self._ending(holding)))
+        if "group" in holding.run["steps"][holding.run["cursor"]]:
+            return self._group(holding)
+        return self._step(holding)
+
+    def _limit_passed(self, run: Mapping[str, Any]) -> Limit | None:
+        # Most runs have no limits, and need not know what time it is.
+        has_limits = "deadline_at" in run or "start_by" in run
+        return is_overdue(run, self.runtime.clock.now()) if has_limits else None
 
     async def _step(self, holding: Holding) -> None:
         place = here(holding.run)
@@ -166,7 +176,7 @@ class Executor:
 
     async def _park_group(self, holding: Holding, left: dict[Place, _Left]) -> None:
         still = [place for place in unfinished(holding.run) if place in left]
-        if not still or holding.over or (not holding.stopping and is_overdue(holding.run, self.runtime.clock.now())):
+        if not still or holding.over or (not holding.stopping and self._limit_passed(holding.run)):
             return
         if holding.stopping or any(left[place].waits is None and left[place].due_at is None for place in still):
             await holding.commit(lambda run: stepping.release(run, self.runtime.clock.now()))

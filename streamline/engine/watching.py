@@ -44,11 +44,6 @@ class Watch:
         self._guards = definition.guards
         self._ctx = ctx
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is nobody to tell or ask."""
-        return not self._hooks and not self._guards
-
     async def over(self, branch: str | None, work: Callable[[], Awaitable[T]]) -> T:
         """Carry out `work`, where the guards let it, and tell the hooks how it went.
 

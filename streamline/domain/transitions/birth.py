@@ -34,7 +34,8 @@ class Order:
 def queued(order: Order, now: datetime, due_at: datetime) -> dict[str, Any]:
     """Return a new run that any worker may take from `due_at` on."""
     run = _newborn(order, now, ())
-    return run | {"status": "draft", "attempt": 0, "due_at": due_at}
+    run |= {"status": "draft", "attempt": 0, "due_at": due_at}
+    return run
 
 
 def claimed(order: Order, now: datetime, lease: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +44,8 @@ def claimed(order: Order, now: datetime, lease: Mapping[str, Any]) -> dict[str, 
     run = _newborn(order, now, tuple(("step.started", {"step": step.id, "attempt": 1}) for step in first))
     for step in run["steps"][: len(first)]:
         step |= {"status": "running", "started_at": now}
-    return run | {"status": "running", "attempt": 1, "lease": dict(lease), "started_at": now}
+    run |= {"status": "running", "attempt": 1, "lease": dict(lease), "started_at": now}
+    return run
 
 
 def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[str, Any]:
@@ -70,8 +72,8 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     if any(step.compensation is not None for step in definition.steps):
         run["compensate_on"] = sorted(definition.compensate_on)
     for name in ("parent", "root_run_id", "start_by", "deadline_at"):
-        if getattr(order, name) is not None:
-            run[name] = getattr(order, name)
+        if (wanted := getattr(order, name)) is not None:
+            run[name] = wanted
     if order.idempotency_key is not None:
         run |= {"idempotency_key": order.idempotency_key, "active_key": order.idempotency_key}
     if definition.retention:

@@ -65,7 +65,7 @@ def fail(run: Document, place: Place, error: Mapping[str, Any], ending: Ending, 
     """Return the change that fails the step and, once no other of its group is at work, the run."""
     put = _ended(run, place, "failed", ending) | {f"{place.at}.error": dict(error)}
     failed = ("step.failed", of_place(run, place) | {"error": dict(error)})
-    if _others_at_work(run, place):
+    if _is_any_at_work(run, _others(run, place)):
         left, drop = answerable(run, without=lambda where, _: where == place)
         return driven(run, ending.now, put | left, failed, places=(place,), drop=drop)
     return _fail_run(run, place, put, (), (failed,), ending, event)
@@ -144,18 +144,19 @@ def _advance(
     output: Encoded,
 ) -> Change:
     weight, growth = output.size, output.size - memo_size(run, place)
-    if any("fan" in entry and "output" not in entry for entry in place.memo(run).values()):
+    memo, others = place.memo(run), _others(run, place)
+    if memo and any("fan" in entry and "output" not in entry for entry in memo.values()):
         put |= owing(run, ending.now)
     if ending.state is not None:
         put, drop = {**put, **ending.state.put}, (*drop, *ending.state.drop)
         weight, growth = weight + ending.state.weight, growth + ending.state.growth
-    if _others_at_work(run, place):
+    if _is_any_at_work(run, others):
         left, closed = answerable(run, without=lambda where, _: where == place)
         put, drop = put | left, (*drop, *closed)
         return driven(run, ending.now, put, event, places=(place,), drop=drop, weight=weight, growth=growth)
-    if any(_error_of(run, k) is not None for k in members(run, place.k) if k != place.k):
+    if others and any(_error_of(run, k) is not None for k in others):
         return _fail_run(run, place, put, drop, (event,), ending, "run.failed")
-    return _go_on(run, members(run, place.k)[-1] + 1, ending, put, drop, event, output, weight, growth)
+    return _go_on(run, max((place.k, *others)) + 1, ending, put, drop, event, output, weight, growth)
 
 
 def _go_on(
@@ -235,8 +236,15 @@ def _end_badly(
     return driven(run, now, put | held, *entered, drop=(*drop, *gone))
 
 
-def _others_at_work(run: Document, place: Place) -> bool:
-    return any(k != place.k and run["steps"][k]["status"] not in ENDED for k in members(run, place.k))
+def _others(run: Document, place: Place) -> tuple[int, ...]:
+    """Return the indexes of the other steps of its group."""
+    if "group" not in run["steps"][place.k]:
+        return ()
+    return tuple(k for k in members(run, place.k) if k != place.k)
+
+
+def _is_any_at_work(run: Document, indexes: tuple[int, ...]) -> bool:
+    return bool(indexes) and any(_is_at_work(run, k) for k in indexes)
 
 
 def _error_of(run: Document, k: int) -> Mapping[str, Any] | None:
@@ -265,7 +273,8 @@ def _retrying(run: Document, place: Place, error: Mapping[str, Any]) -> dict[str
 
 def memo_size(run: Document, place: Place) -> int:
     """Return the bytes of users' values in a memo, which goes with the end of its step."""
-    return sum(entry.get("size", 0) for entry in place.memo(run).values())
+    memo = place.memo(run)
+    return sum(entry.get("size", 0) for entry in memo.values()) if memo else 0
 
 
 def _next_rev(run: Document) -> int:
