@@ -21,6 +21,7 @@ from streamline.engine.holding import Holding
 from streamline.errors import NonDeterministicStep
 
 ENTRIES_MAX = 100
+QUEUED_MAX = 1000
 BYTES_MAX = 64 * 1024
 
 Entry = Mapping[str, Any]
@@ -86,7 +87,7 @@ class Memo:
         if waited_for({address: memo[address] for address in drop if address in memo}):
             # Children that nobody waits for any more are to be ended.
             more["put"] = {**more.get("put", {}), "owes_at": self._clock.now()}
-        if spills and self._is_full(size):
+        if spills and self._is_full(size, len(gone)):
             document = self._spilled_document(address, stored)
             gone = (*gone, *self._gone((address,)))
             patch = Patch(self.place, drop=gone, entries=events, spill=document, closes=closes, **more)
@@ -151,13 +152,15 @@ class Memo:
         memo = self.place.memo(self._holding.run)
         return tuple(f"{self.place.at}.memo.{address}" for address in addresses if address in memo)
 
-    def _is_full(self, size: int) -> bool:
+    def _is_full(self, size: int, freed: int) -> bool:
         # What is on its way counts: it will have been stored by then.
         holding = self._holding
-        count = len(self.place.memo(holding.run)) + holding.queued
-        if size > BYTES_MAX or count >= ENTRIES_MAX:
+        count = len(self.place.memo(holding.run))
+        is_long = (count >= ENTRIES_MAX and not freed) or count + holding.queued >= QUEUED_MAX
+        if size > BYTES_MAX or is_long:
             return True
-        return count > 0 and memo_size(holding.run, self.place) + holding.queued_bytes + size > BYTES_MAX
+        stored = memo_size(holding.run, self.place) + holding.queued_bytes
+        return stored > 0 and stored + size > BYTES_MAX
 
     def _spilled_document(self, address: str, entry: Entry) -> dict[str, Any]:
         run = self._holding.run

@@ -125,9 +125,9 @@ async def test_only_the_last_checkpoint_is_stored(make_app: Any, runs: Any) -> N
         for i in range(5):
             await ctx.checkpoint({"at": i})
         memo = await memo_of(runs, ctx.run_id)
-        return [list(memo), memo["checkpoint"]["output"]]
+        return [list(memo), memo["#checkpoint"]["output"]]
 
-    assert (await ended(make_app, handler)).output == [["checkpoint"], {"at": 4}]
+    assert (await ended(make_app, handler)).output == [["#checkpoint"], {"at": 4}]
 
 
 async def test_branches_and_turns_have_checkpoints_of_their_own(make_app: Any) -> None:

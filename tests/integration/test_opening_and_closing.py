@@ -101,7 +101,8 @@ async def test_another_prefix_means_other_runs(make_app: Any, database: Any) -> 
         await app.run(wf, 1, timeout="20s")
         assert app.prefix == "other"
     assert await database["other.runs"].count_documents({}) == 1
-    assert set(await database.list_collection_names()) <= {f"other.{name}" for name in ("memo", "meta", "runs", "wakes")}
+    ours = {f"other.{name}" for name in ("memo", "meta", "runs", "wakes")}
+    assert set(await database.list_collection_names()) <= ours
 
 
 async def test_an_app_can_be_opened_again(make_app: Any) -> None:
