@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import hypothesis  # noqa: F401 - its plugin would import it at the very end, where Python 3.11 can fail to compile it
 import pytest
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 
 T = TypeVar("T")
 
@@ -47,12 +47,23 @@ def mongo_uri() -> Iterator[str]:
     server = EmbeddedServer()
     loop = LoopThread()
     try:
-        yield loop.run(server.start())
+        uri = loop.run(server.start())
+        close_files_soon(uri)
+        yield uri
     finally:
         try:
             loop.run(server.stop())
         finally:
             loop.close()
+
+
+def close_files_soon(uri: str) -> None:
+    """Let the server close the files of dropped databases: each test has some twenty, and a process may open so many."""
+    files = "file_manager=(close_idle_time=2,close_scan_interval=2,close_handle_minimum=100)"
+    with MongoClient(uri) as client:
+        client.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig=files)
+        client.admin.command("setParameter", 1, minSnapshotHistoryWindowInSeconds=1)
+        client.admin.command("setParameter", 1, syncdelay=5)
 
 
 @pytest.fixture(scope="session")

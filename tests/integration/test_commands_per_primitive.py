@@ -257,7 +257,7 @@ CASES = {
     "poll, 3 looks": Case(one_step(poll), 7),
     "each of 100": Case(one_step(each), 4),
     "each of 50, a call in each": Case(one_step(each_call), 5),
-    "each of 100, an inc in each": Case(one_step(each_inc), 109),
+    "each of 100, an inc in each": Case(one_step(each_inc), 6),
     "gather of 4": Case(one_step(gather), 4),
     "loop of 10 turns": Case(one_step(loop), 12),
     "choose": Case(one_step(choose), 3),
