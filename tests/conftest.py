@@ -58,7 +58,7 @@ def mongo_uri() -> Iterator[str]:
 
 
 def close_files_soon(uri: str) -> None:
-    """Let the server close the files of dropped databases: each test has some twenty, and a process may open so many."""
+    """Let the server close files of dropped databases: each test has twenty, and a process may open only so many."""
     files = "file_manager=(close_idle_time=2,close_scan_interval=2,close_handle_minimum=100)"
     with MongoClient(uri) as client:
         client.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig=files)
