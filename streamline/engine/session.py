@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 
 from streamline.bus import Bus
@@ -23,7 +24,16 @@ from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
 from streamline.ids import new_worker_id
 from streamline.settings import Settings, Worker
-from streamline.store import CALIBRATE_SECONDS, Store, WakeChannel, calibrate, check_deployment, connect, ensure_indexes
+from streamline.store import (
+    CALIBRATE_SECONDS,
+    INDEXES,
+    Store,
+    WakeChannel,
+    calibrate,
+    check_deployment,
+    connect,
+    ensure_indexes_of,
+)
 
 _CLOSE_SECONDS = 5.0
 
@@ -93,7 +103,8 @@ class Session:
     async def ensure_indexes(self) -> None:
         """Create the indexes and collections that are missing."""
         store = self.runtime.store
-        await store.persist(lambda: ensure_indexes(store.driver))
+        for collection in INDEXES:
+            await store.persist(partial(ensure_indexes_of, store.driver, collection))
         if self.runtime.wakes is not None:
             await store.persist(self.runtime.wakes.ensure)
 

@@ -3,7 +3,7 @@
 from streamline.store.connect import connect
 from streamline.store.deployment import CALIBRATE_SECONDS, calibrate, check_deployment
 from streamline.store.door import Store
-from streamline.store.indexes import ensure_indexes
+from streamline.store.indexes import INDEXES, ensure_indexes, ensure_indexes_of
 from streamline.store.operations import Inserted
 from streamline.store.scope import EVERYTHING, UNTENANTED, Scope
 from streamline.store.wakes import Wake, WakeChannel
@@ -11,6 +11,7 @@ from streamline.store.wakes import Wake, WakeChannel
 __all__ = [
     "CALIBRATE_SECONDS",
     "EVERYTHING",
+    "INDEXES",
     "UNTENANTED",
     "Inserted",
     "Scope",
@@ -21,4 +22,5 @@ __all__ = [
     "check_deployment",
     "connect",
     "ensure_indexes",
+    "ensure_indexes_of",
 ]

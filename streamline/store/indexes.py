@@ -13,6 +13,7 @@ from pymongo.errors import OperationFailure
 
 from streamline.errors import UnsafeDeployment
 from streamline.store.driver import Driver
+from streamline.store.operations import Collection
 from streamline.store.statements import EPOCH
 
 _CONFLICTS = (85, 86)
@@ -102,17 +103,22 @@ MEMO_INDEXES = (
 )
 
 
+INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES}
+
+
 async def ensure_indexes(driver: Driver) -> None:
     """Create the indexes that are missing; safe to repeat, and to run from several processes at once.
 
     Raises:
         UnsafeDeployment: An index of the same name exists with another definition, or stored runs break a unique one.
     """
-    for collection, indexes in ((driver.runs, RUN_INDEXES), (driver.named("memo"), MEMO_INDEXES)):
-        await _ensure(driver, collection, indexes)
+    for collection in INDEXES:
+        await ensure_indexes_of(driver, collection)
 
 
-async def _ensure(driver: Driver, collection: str, indexes: tuple[Index, ...]) -> None:
+async def ensure_indexes_of(driver: Driver, name: Collection) -> None:
+    """Create the missing indexes of one collection, in one command."""
+    collection, indexes = driver.named(name), INDEXES[name]
     try:
         await driver.command({"createIndexes": collection, "indexes": [index.specification() for index in indexes]})
     except OperationFailure as error:
