@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, overload
+from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
@@ -81,19 +81,14 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         """The outputs of the steps that are done, by step id."""
         return Outputs(self._attempt)
 
-    @overload
-    def output(self, step: StepReference[T]) -> T: ...
-    @overload
-    def output(self, step: str) -> Any: ...
-
-    def output(self, step: StepReference[Any] | str) -> Any:
+    def output(self, step: StepReference[T]) -> T:
         """Return the output of an earlier step, of its annotated type.
 
         Raises:
             StepOutputMissing: The step has not run, or was skipped.
             StepNotFound: The workflow has no such step.
         """
-        return self.outputs[_id_of(step)]
+        return self.outputs[_id_of(step)]  # type: ignore[no-any-return]
 
     def idempotency_key(self, scope: str | None = None) -> str:
         """Return a key that is the same at every attempt and recovery of this step, for calls to other systems.
@@ -130,19 +125,14 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         """Remove a key of the mapping at `path` of the state, now and in one operation."""
         await state_operations.drop(self._ready(), path, key)
 
-    @overload
-    def output_history(self, step: StepReference[T]) -> list[PastOutput[T]]: ...
-    @overload
-    def output_history(self, step: str) -> list[PastOutput[Any]]: ...
-
-    def output_history(self, step: StepReference[Any] | str) -> list[PastOutput[Any]]:
+    def output_history(self, step: StepReference[T]) -> list[PastOutput[T]]:
         """Return the earlier outputs of a step that was done again, the oldest first.
 
         A step keeps as many as its ``output_history`` says.
         """
         return outputs_before(self._attempt, _id_of(step))
 
-    async def pin_output(self, step: StepReference[Any] | str, version: int) -> None:
+    async def pin_output(self, step: StepReference[Any], version: int) -> None:
         """Make an earlier output of a step the one that this and later steps see.
 
         Raises:
@@ -192,6 +182,7 @@ def _has_output(step: Mapping[str, Any]) -> bool:
 
 
 def _id_of(step: StepReference[Any] | str) -> str:
+    # A type checker asks for the step; a caller without one may give its id.
     return step if isinstance(step, str) else step.id
 
 
