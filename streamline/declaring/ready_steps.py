@@ -14,7 +14,8 @@ from streamline.domain.definition import StepReference
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import Codec
 from streamline.engine.context import Context
-from streamline.engine.primitives.asking import MISSING, check_on_timeout
+from streamline.engine.primitives.asking import check_on_timeout
+from streamline.engine.primitives.calling import MISSING
 from streamline.errors import InvalidPolicy, WaitTimeout
 from streamline.features.replies import Decision
 

@@ -115,7 +115,7 @@ class Quorum:
         """Return whether other branches are awake beside this one."""
         return self._awake > sum(each.counts for each in branch.line() if not each.asleep)
 
-    def begin(self, branch: Branch) -> None:
+    def begin(self) -> None:
         """Count a branch that begins."""
         self._awake += 1
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import closing
-from streamline.domain.transitions.writing import expiry
 from streamline.engine.control import Control
 from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
@@ -84,8 +83,7 @@ class Closer:
         if run["status"] in TERMINAL and run["status"] not in RETRIABLE:
             await self._runtime.store.run(statements.remove_memo(run["_id"], run["ended_at"]))
             return
-        ends = expiry(run, run["status"], run["ended_at"]) if run["status"] in TERMINAL else {}
-        await self._runtime.store.run(statements.expire_memo(run["_id"], ends.get("expire_at")))
+        await self._runtime.store.run(statements.expire_memo(run["_id"], closing.removal(run).get("expire_at")))
 
     async def _close_children(self, run: Mapping[str, Any]) -> None:
         found = await self._runtime.store.run(statements.find_children(run["_id"], active=True))

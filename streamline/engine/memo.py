@@ -116,17 +116,6 @@ class Memo:
 
         await self._holding.settle(Patch(self.place, put, entries=events, opens={address: entry}, wanted=is_unchanged))
 
-    async def retoken(self, address: str, entry: Entry, hashed: str) -> None:
-        """Let another token open a wait, beside those that do."""
-        older = [*entry.get("older", ()), entry["hash"]]
-        fresh = {**entry, "hash": hashed, "older": older}
-        put = {f"{self.place.at}.memo.{address}": fresh}
-
-        def is_open(run: Document) -> bool:
-            return bool(self.place.memo(run).get(address, {}).get("open"))
-
-        await self._holding.settle(Patch(self.place, put, wanted=is_open, opens={address: fresh}))
-
     async def close(self, address: str, entry: Entry, *, take: str | None = None) -> None:
         """Close a wait from inside, unless somebody answers first, or another wait takes the event.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.answering import Reply, Target
 from streamline.engine.control import Control
 from streamline.engine.limits import check_payload
+from streamline.engine.loaded import loaded
 from streamline.engine.runtime import Runtime
 from streamline.errors import AlreadyFinished, HookNotFound, InvalidInput, InvalidQuery, NotWaiting, RunNotFound
 from streamline.features.tokens import hash_of
@@ -148,10 +148,7 @@ def _is_like_token(text: object) -> bool:
 
 
 def _known_model(name: str) -> Any:
-    """Return the model of this name where its module is loaded: nothing is imported because a document says so."""
-    module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
+    """Return the model of this name, or None where it is not loaded, or no model."""
+    found = loaded(name)
     is_model = hasattr(found, "model_dump") or hasattr(found, "__dataclass_fields__") or found in _PLAIN_MODELS
     return found if isinstance(found, type) and is_model else None

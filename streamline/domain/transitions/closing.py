@@ -16,8 +16,12 @@ def closed(run: Document, now: datetime) -> Change | None:
     """Return the change that notes that nothing is left to do, or None where that is noted already."""
     if "owes_at" not in run:
         return None
-    put: Mapping[str, Any] = expiry(run, run["status"], run["ended_at"]) if run["status"] in TERMINAL else {}
-    return operated(run, now, put, drop=("owes_at",))
+    return operated(run, now, removal(run), drop=("owes_at",))
+
+
+def removal(run: Document) -> dict[str, Any]:
+    """Return the field that lets the database remove a run in time, once it has ended."""
+    return expiry(run, run["status"], run["ended_at"]) if run["status"] in TERMINAL else {}
 
 
 def is_unwanted(run: Document, child: Mapping[str, Any], *, knows_memo: bool = True) -> bool:

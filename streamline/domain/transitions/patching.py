@@ -91,10 +91,8 @@ def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
     weight = growth = 0
     for patch in patches:
         put |= patch.put
-        for path, amount in patch.add.items():
-            add[path] = add.get(path, 0) + amount
-        for path, more in patch.append.items():
-            append[path] = more if path not in append else Append((*append[path].values, *more.values), more.keep)
+        add |= _summed(add, patch.add)
+        append |= _extended(append, patch.append)
         drop += patch.drop
         entries += patch.entries
         weight, growth = weight + patch.weight, growth + patch.growth
@@ -142,23 +140,26 @@ def carrying(change: Change, riders: Sequence[Patch]) -> Change:
 
 def joined(older: Mapping[str, Patch], newer: Mapping[str, Patch]) -> dict[str, Patch]:
     """Return riders that were not written together with those that came since."""
-    return {
-        name: newer[name]
-        if name not in older
-        else older[name]
-        if name not in newer
-        else _both(older[name], newer[name])
-        for name in {**older, **newer}
-    }
+    both = {name: _both(older[name], newer[name]) for name in older.keys() & newer.keys()}
+    return {**older, **newer, **both}
 
 
 def _both(older: Patch, newer: Patch) -> Patch:
-    add = {path: older.add.get(path, 0) + amount for path, amount in newer.add.items()}
-    append = {
-        path: Append((*older.append[path].values, *more.values)[-(more.keep or 0) :], more.keep)
-        for path, more in newer.append.items()
-    }
+    add, append = _summed(older.add, newer.add), _extended(older.append, newer.append)
     return replace(newer, put={**older.put, **newer.put}, add=add, append=append)
+
+
+def _summed(before: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
+    return {path: before.get(path, 0) + amount for path, amount in more.items()}
+
+
+def _extended(before: Mapping[str, Append], more: Mapping[str, Append]) -> dict[str, Append]:
+    """Return what is appended by both, no more than what of it will be kept."""
+    extended = {}
+    for path, added in more.items():
+        values = (*before[path].values, *added.values) if path in before else added.values
+        extended[path] = Append(values[-(added.keep or 0) :], added.keep)
+    return extended
 
 
 def begun(run: Document, place: Place) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from streamline.domain.change import Change
 from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.place import ENDED, Document, Place, attempt_of, members
 from streamline.domain.transitions import compensating
+from streamline.domain.transitions.closing import waited_for
 from streamline.domain.transitions.patching import begun
 from streamline.domain.transitions.stating import StateChange
 from streamline.domain.transitions.writing import (
@@ -145,7 +146,7 @@ def _advance(
 ) -> Change:
     weight, growth = output.size, output.size - memo_size(run, place)
     memo, others = place.memo(run), _others(run, place)
-    if memo and any("fan" in entry and "output" not in entry for entry in memo.values()):
+    if memo and waited_for(memo):
         put |= owing(run, ending.now)
     if ending.state is not None:
         put, drop = {**put, **ending.state.put}, (*drop, *ending.state.drop)

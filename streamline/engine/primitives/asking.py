@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from streamline.domain.durations import Duration
 from streamline.domain.names import check_key, check_note
 from streamline.domain.payloads import ANY
 from streamline.domain.transitions.answering import LASTING
 from streamline.engine.branches import current
+from streamline.engine.primitives.calling import MISSING
 from streamline.engine.primitives.waiting import (
     Entry,
     decoded_answer,
@@ -25,7 +26,6 @@ from streamline.errors import InvalidKey, InvalidPolicy, WaitTimeout
 from streamline.features.replies import Answer, Decision, decision_of
 from streamline.features.tokens import hash_of
 
-MISSING: Final[Any] = object()
 OnToken = Callable[[str], Awaitable[Any] | Any]
 
 

@@ -85,7 +85,7 @@ async def invoke(attempt: Surroundings, branch: Branch, fn: Callable[..., Any], 
 
 async def work(attempt: Surroundings, branch: Branch, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """Call a function in a branch that is awake for itself: the run is not parked while it is at work."""
-    branch.quorum.begin(branch)
+    branch.quorum.begin()
     try:
         return await invoke(attempt, branch, fn, args)
     finally:

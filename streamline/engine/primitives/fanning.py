@@ -183,7 +183,7 @@ class _Fan:
                 while waiting and len(running) < concurrency and not (suspended or quorum.suspended):
                     job = waiting.pop(0)
                     job.branch = self._branch.beside(job.path)
-                    quorum.begin(job.branch)
+                    quorum.begin()
                     running[asyncio.ensure_future(self._carry_out(job))] = job
                 if not running:
                     break

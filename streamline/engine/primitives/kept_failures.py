@@ -5,12 +5,12 @@ They are stored with the parking of the run, and hold for one attempt: the next 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from streamline.domain.failures import describe
 from streamline.domain.payloads import ANY
+from streamline.engine.loaded import loaded, name_of_class
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import StreamlineError
 
@@ -23,7 +23,7 @@ def kept_failure(attempt: Surroundings, kind: str, error: BaseException) -> dict
     described = describe(error, attempt.step.id, attempt.number)
     described["message"] = described["message"][:BRANCH_MESSAGE_MAX]
     kept: dict[str, Any] = {"kind": kind, "failed": True, "failed_in": attempt.number, "error": described}
-    kept["class"] = f"{type(error).__module__}:{type(error).__qualname__}"
+    kept["class"] = name_of_class(type(error))
     if all(type(each) in _PLAIN for each in error.args) and len(str(error.args)) <= BRANCH_MESSAGE_MAX:
         kept["args"] = ANY.encode(list(error.args), "error").value
     return kept
@@ -36,10 +36,7 @@ def stands(attempt: Surroundings, entry: Mapping[str, Any] | None) -> bool:
 
 def raised_again(entry: Mapping[str, Any]) -> BaseException:
     """Return the error that an entry keeps: of its own class where that can be made, else one that says the same."""
-    module, _, path = str(entry.get("class", "")).partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
+    found = loaded(str(entry.get("class", "")))
     if isinstance(found, type) and issubclass(found, BaseException) and "args" in entry:
         try:
             return found(*entry["args"])

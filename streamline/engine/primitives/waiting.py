@@ -10,6 +10,7 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import ANY, Codec, codec_of
 from streamline.domain.transitions.parking import waiting_event
 from streamline.engine.branches import Branch, Suspension
+from streamline.engine.loaded import name_of_class
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidInput, SerializationError
 
@@ -109,13 +110,13 @@ def name_of(attempt: Surroundings, model: Any) -> str | None:
         return None
     name = repr(model)
     if isinstance(model, type) and not get_args(model) and "<locals>" not in model.__qualname__:
-        name = f"{model.__module__}:{model.__qualname__}"
+        name = name_of_class(model)
     attempt.models[name] = model
     return name
 
 
 def _limits(attempt: Surroundings, entry: Entry, timer: str | None) -> list[datetime]:
-    second = None if timer is None else (attempt.memo.entry(timer) or attempt.flags.pending.get(timer))
+    second = None if timer is None else attempt.memo.entry(timer)
     return [each["due_at"] for each in (entry, second) if each is not None and each.get("due_at") is not None]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.transitions.answering import LASTING
 from streamline.engine.branches import Branch, current
-from streamline.engine.primitives.asking import MISSING
+from streamline.engine.primitives.calling import MISSING
 from streamline.engine.primitives.waiting import Entry, decoded_answer, fits, hold_on, name_of, opened_wait
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import HookAlreadyUsed, HookExpired, WaitTimeout
@@ -102,5 +102,6 @@ async def create_hook(attempt: Surroundings, key: str, *, expires: Duration | No
         await attempt.memo.open(address, opened_wait("hook", key, attempt.clock.now(), expires, **told))
     elif entry.get("open") and entry["hash"] != hash_of(token):
         # The secret has changed since: the token that the handler hands out from now on must work.
-        await attempt.memo.retoken(address, entry, hash_of(token))
+        older = [*entry.get("older", ()), entry["hash"]]
+        await attempt.memo.reopen(address, {**entry, "hash": hash_of(token), "older": older})
     return Hook(attempt, branch, address, key, token)

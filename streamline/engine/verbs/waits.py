@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeVar, overload
 
 from streamline.domain.durations import Duration
 from streamline.engine.primitives import asking
-from streamline.engine.primitives.asking import MISSING, OnToken
+from streamline.engine.primitives.asking import OnToken
+from streamline.engine.primitives.calling import MISSING
 from streamline.engine.primitives.webhooks import Hook, create_hook
 from streamline.engine.verbs.ready import Ready
 from streamline.features.replies import Answer, Decision
