@@ -67,7 +67,7 @@ class GuardedProcess:
     @property
     def gone(self) -> bool:
         """Whether the guardian has ended, and its mongod with it."""
-        return self._gone
+        return self._gone or self._process.poll() is not None
 
     def await_hold(self, countdown: Countdown) -> None:
         """Wait until the directory is ours.

@@ -42,6 +42,13 @@ def make_writable(port: int, directory: Path, pause: Callable[[], None]) -> bool
     return True
 
 
+def answers(port: int, directory: Path) -> bool:
+    """Return whether the server of that directory runs: a dying one still listens, but does not answer."""
+    with suppress(PyMongoError), _connect(port) as client:
+        return _serves(client, directory)
+    return False
+
+
 def flush(port: int) -> None:
     """Make everything durable that clients have written without asking for it, if the server still answers.
 

@@ -152,9 +152,11 @@ class EmbeddedServer:
             raise StoreUnavailable(f"mongod was not gone {_KILLING:g} s after it was killed") from None
 
     def _runs(self) -> bool:
-        # A mongod that somebody else has killed is known for dead only a moment later.
-        known = self._guarded is not None and self._guarded.pid is not None
-        return known and self._port is not None and ports.is_listening(self._port)
+        # A mongod that somebody else has killed is known for dead only a moment later, and its port outlives it by
+        # another: what counts is an answer.
+        if self._guarded is None or self._guarded.gone or self._guarded.pid is None:
+            return False
+        return self._directory is not None and self._port is not None and replica.answers(self._port, self._directory)
 
     def _forget_if_forked(self) -> None:
         # A forked child has a copy of this object, but the server belongs to the parent.
