@@ -36,6 +36,7 @@ class Bus:
         self._fenced: list[Fence] = []
         self._alarms: list[Alarm] = []
         self._news: list[Callable[[str], None]] = []
+        self._hints: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closers: list[Callable[[dict[str, Any]], None]] = []
         self._calls: set[asyncio.Future[None]] = set()
 
@@ -84,6 +85,17 @@ class Bus:
         """Tell whoever drives the run that somebody has written it."""
         for listener in tuple(self._news):
             listener(run_id)
+
+    def on_hint(self, name: str, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` whenever there may be something new of this name; return a function that ends it."""
+        listeners = self._hints[name]
+        listeners.append(listener)
+        return lambda: listeners.remove(listener) if listener in listeners else None
+
+    def hint(self, name: str) -> None:
+        """Tell whoever looks after things of this name that there may be something new."""
+        for listener in tuple(self._hints.get(name, ())):
+            listener()
 
     def say(self, event: Event) -> None:
         """Tell listeners of something that is not stored, such as a frame of a stream."""

@@ -51,6 +51,8 @@ class Listening:
             self._bus.touch(run_id)
         for run_id in wake.news:
             self._bus.news(run_id)
+        for name in wake.hints:
+            self._bus.hint(name)
         for run_id, token in wake.fenced:
             self._bus.touch(run_id)
             self._bus.fence(run_id, token)

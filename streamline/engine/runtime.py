@@ -11,6 +11,7 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
 from streamline.domain.names import is_storable
+from streamline.engine.facts import Facts
 from streamline.engine.registry import Registry
 from streamline.errors import RunNotFound
 from streamline.features.tokens import TokenMaker
@@ -29,6 +30,7 @@ class Runtime:
     settings: Settings
     wakes: WakeChannel | None
     tokens: TokenMaker
+    facts: Facts
     models: dict[str, Any] = field(default_factory=dict)
 
     def announce(self, route: str, due_at: datetime | None) -> None:
@@ -39,6 +41,12 @@ class Runtime:
             self.bus.due(due_at)
         if self.wakes is not None:
             self.wakes.due(route, due_at)
+
+    def hint(self, name: str) -> None:
+        """Tell this process and the others that there may be something new of this name; never the truth."""
+        self.bus.hint(name)
+        if self.wakes is not None:
+            self.wakes.hint(name)
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""

@@ -12,6 +12,7 @@ from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
+from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.registry import Registry
@@ -78,11 +79,14 @@ class Session:
                 else None
             )
             tokens = TokenMaker(secret or await shared_secret(store))
-            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens)
+            facts = Facts(store, bus, wakes)
+            await facts.load()
+            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
             session.calibrate()
+            session.keep_to_facts()
             session.close_runs()
         except BaseException:
             await store.close()
@@ -127,6 +131,17 @@ class Session:
 
         self._loops.append(asyncio.ensure_future(repeat("reading the server's clock", once, clock.sleep, Breaker())))
 
+    def keep_to_facts(self) -> None:
+        """Keep to what is decided elsewhere for the whole deployment."""
+        facts, clock = self.runtime.facts, self.runtime.clock
+
+        async def once() -> float:
+            await facts.load()
+            return FACTS_SECONDS
+
+        self._loops.append(asyncio.ensure_future(repeat("reading the facts", once, clock.sleep, Breaker())))
+        self._forget_facts = facts.listen()
+
     def close_runs(self) -> None:
         """Do what follows from the end of runs: those that end here at once, others' where it was left undone."""
         self._forget = self.runtime.bus.on_closed(self._close_soon)
@@ -147,6 +162,7 @@ class Session:
         if self._closing:
             await asyncio.wait(self._closing, timeout=self.runtime.settings.patience_seconds)
         self._forget()
+        self._forget_facts()
         await end(self._loops)
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Filter = Mapping[str, Any]
 Document = dict[str, Any]
 Sort = Sequence[tuple[str, int]]
-Collection = Literal["runs", "memo", "meta"]
+Collection = Literal["runs", "memo", "meta", "inbox", "log", "subscribers", "gates"]
 Inserted = Literal["inserted", "id_taken", "key_taken"]
 
 

@@ -46,6 +46,18 @@ def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) 
     return WriteMany("beat_leases", held, {"$max": {"lease.until": until}})
 
 
+def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> WriteMany:
+    """Change something that all processes of a deployment share.
+
+    Guard: none; whoever comes last wins.
+    Index: _id.
+    """
+    update: dict[str, Any] = {"$set": dict(put)} if put else {}
+    if drop:
+        update["$unset"] = dict.fromkeys(drop, "")
+    return WriteMany("change_meta", {"_id": name}, update, collection="meta")
+
+
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
     """Take runs that were found due or expired; the token in the lease tells afterwards which ones were won.
 

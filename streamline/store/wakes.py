@@ -35,12 +35,14 @@ class Wake:
         ended: Ids of runs that have ended.
         fenced: Ids of runs that somebody has ended, each with the token of the lease that is over.
         news: Ids of runs that somebody has written while they are driven.
+        hints: Names of what else there is to look at.
     """
 
     due: dict[str, datetime]
     ended: tuple[str, ...] = ()
     fenced: tuple[tuple[str, str], ...] = ()
     news: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 class WakeChannel:
@@ -55,6 +57,7 @@ class WakeChannel:
         self._ended: set[str] = set()
         self._fenced: set[tuple[str, str]] = set()
         self._news: set[str] = set()
+        self._hints: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
 
     async def ensure(self) -> None:
@@ -87,6 +90,11 @@ class WakeChannel:
         self._news.add(run_id)
         self._send_soon()
 
+    def hint(self, name: str) -> None:
+        """Tell the others that there is something new of this name."""
+        self._hints.add(name)
+        self._send_soon()
+
     async def listen(self) -> AsyncIterator[Wake]:
         """Yield the wakes of other processes from now on; ends when the cursor does."""
         query = {"at": {"$gte": self._clock.now()}, "by": {"$ne": self._sender}}
@@ -104,7 +112,7 @@ class WakeChannel:
 
     async def _send(self) -> None:
         try:
-            while self._due or self._ended or self._fenced or self._news:
+            while self._due or self._ended or self._fenced or self._news or self._hints:
                 await self._insert(self._gathered())
         except (PyMongoError, OSError) as error:
             logger.debug("a wake was lost: %s", type(error).__name__)
@@ -117,7 +125,7 @@ class WakeChannel:
         if due:
             wake["due"] = [[route, at] for route, at in due.items()]
         wake |= _portion("ended", self._ended) | _portion("fenced", self._fenced)
-        return wake | _portion("news", self._news)
+        return wake | _portion("news", self._news) | _portion("hints", self._hints)
 
     async def _insert(self, document: dict[str, Any]) -> None:
         await self._driver.command({"insert": self._driver.wakes, "documents": [document], "writeConcern": HINT})
@@ -131,4 +139,5 @@ def _portion(name: str, ids: set[T]) -> dict[str, list[T]]:
 def _read(document: dict[str, Any]) -> Wake:
     due = dict(document.get("due", ()))
     fenced = tuple((run_id, token) for run_id, token in document.get("fenced", ()))
-    return Wake(due, tuple(document.get("ended", ())), fenced, tuple(document.get("news", ())))
+    ended, news, hints = (tuple(document.get(name, ())) for name in ("ended", "news", "hints"))
+    return Wake(due, ended, fenced, news, hints)

@@ -22,7 +22,7 @@ from streamline.domain.transitions.claiming import lease_of, take_due, take_expi
 from streamline.domain.transitions.stepping import Ending
 from streamline.store import EVERYTHING, Scope, Store, statements
 from streamline.store.filters import RunQuery, behind, cursor_of, sort_of
-from streamline.store.indexes import MEMO_INDEXES, RUN_INDEXES
+from streamline.store.indexes import INDEXES
 from streamline.store.operations import Insert, Keep, Write, WriteMany
 from tests.conformance.documents import FLOW, NOW, definition_of, draft, ended, held
 from tests.conformance.plans import explain
@@ -139,6 +139,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "beat_leases": [
             Case(statements.beat_leases(all_held, [f"token-{tenant}"], NOW + timedelta(minutes=1)), "_id", EACH)
         ],
+        "change_meta": [Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id")],
         "claim_runs": [
             Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
             Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
@@ -242,14 +243,14 @@ def test_a_statement_bears_the_name_of_its_function() -> None:
 
 
 def test_an_index_serves_statements_that_exist() -> None:
-    served = {name for index in (*RUN_INDEXES, *MEMO_INDEXES) for name in index.serves if " " not in name}
+    served = {name for indexes in INDEXES.values() for index in indexes for name in index.serves if " " not in name}
     assert served <= statement_functions().keys()
 
 
 NUMBERED = [(name, i) for name, of_this_name in cases("ours").items() for i in range(len(of_this_name))]
 EXPLAINED = [(name, i) for name, i in NUMBERED if not isinstance(cases("ours")[name][i].statement, Insert | Keep)]
 # What lies beside the runs belongs to a run, and is asked for by the run's id.
-BESIDE = [name for name in cases("ours") if name.endswith(("_memo", "_meta"))]
+BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statement, "collection", "runs") != "runs"]
 
 
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
