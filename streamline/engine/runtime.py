@@ -12,6 +12,7 @@ from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
 from streamline.domain.names import is_storable
 from streamline.engine.facts import Facts
+from streamline.engine.outbox import Outbox
 from streamline.engine.registry import Registry
 from streamline.errors import RunNotFound
 from streamline.features.tokens import TokenMaker
@@ -31,6 +32,7 @@ class Runtime:
     wakes: WakeChannel | None
     tokens: TokenMaker
     facts: Facts
+    outbox: Outbox
     models: dict[str, Any] = field(default_factory=dict)
 
     def announce(self, route: str, due_at: datetime | None) -> None:
@@ -50,6 +52,7 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
+        change = await self.outbox.mark(run, change) if self.outbox.is_on else change
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False

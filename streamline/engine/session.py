@@ -12,10 +12,13 @@ from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
+from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
+from streamline.engine.outbox import Outbox
 from streamline.engine.registry import Registry
+from streamline.engine.relay import Relay
 from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
@@ -81,13 +84,15 @@ class Session:
             tokens = TokenMaker(secret or await shared_secret(store))
             facts = Facts(store, bus, wakes)
             await facts.load()
-            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts)
+            outbox = Outbox(store, clock, facts, EventLog(store, clock, bus), bus, wakes)
+            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts, outbox)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
             session.calibrate()
             session.keep_to_facts()
             session.close_runs()
+            session.relay()
         except BaseException:
             await store.close()
             raise
@@ -149,6 +154,14 @@ class Session:
             closing = repeat("closing runs", self.closer.run_once, self.runtime.clock.sleep, Breaker())
             self._loops.append(asyncio.ensure_future(closing))
 
+    def relay(self) -> None:
+        """Bring into the log what runs have to tell, where somebody wants it."""
+        self._forget_stored = self.runtime.outbox.listen()
+        self._relay = Relay(self.runtime)
+        if self.worker is not None:
+            relaying = repeat("relaying events", self._relay.run_once, self._relay.wait, Breaker())
+            self._loops.append(asyncio.ensure_future(relaying))
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
             task = asyncio.ensure_future(self.closer.close(run))
@@ -163,7 +176,10 @@ class Session:
             await asyncio.wait(self._closing, timeout=self.runtime.settings.patience_seconds)
         self._forget()
         self._forget_facts()
+        self._forget_stored()
+        self.runtime.outbox.log.close()
         await end(self._loops)
+        await self._relay.stop()
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()
         await self.runtime.store.close()

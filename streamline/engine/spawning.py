@@ -31,7 +31,8 @@ async def spawn(
     """
     orders = [_order(runtime, parent, each, fan, policy, on_parent_close) for each in wanted]
     now = runtime.clock.now()
-    inserts = [statements.insert_run(queued(o, now, now), runtime.store.new_mark(), o.weight) for o in orders]
+    born, mark = runtime.outbox.born, runtime.store.new_mark
+    inserts = [statements.insert_run(born(queued(order, now, now)), mark(), order.weight) for order in orders]
     outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))
     for insert, outcome in zip(inserts, outcomes, strict=True):
         if outcome == "inserted":

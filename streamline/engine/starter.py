@@ -214,7 +214,7 @@ class Starter:
         return follow
 
     def _statement(self, order: Order, run: dict[str, Any]) -> Insert:
-        return statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
+        return statements.insert_run(self._runtime.outbox.born(run), self._runtime.store.new_mark(), order.weight)
 
     def _serves(self, order: Order) -> bool:
         return order.definition.route in self._runtime.registry.routes

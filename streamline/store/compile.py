@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamline.domain.change import EVENTS_KEPT, Absent, Append, AtMost, Change, Counted, OneOf
+from streamline.domain.change import Absent, Append, AtMost, Change, Counted, OneOf
 
 _PLAIN = frozenset({str, int})
 
@@ -29,7 +29,7 @@ def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
         update["$min"] = change.earliest
     pushes = {path: _push(more) for path, more in change.append.items()}
     if change.events:
-        pushes["events"] = {"$each": change.events, "$slice": -EVENTS_KEPT}
+        pushes["events"] = {"$each": change.events, "$slice": -change.keep}
     if pushes:
         update["$push"] = pushes
     return update

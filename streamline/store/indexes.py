@@ -77,6 +77,12 @@ RUN_INDEXES = (
         ("find_owing",),
         {"partialFilterExpression": {"owes_at": {"$gt": EPOCH}}},
     ),
+    Index(
+        "runs_outbox",
+        (("outbox_at", 1),),
+        ("find_marked",),
+        {"partialFilterExpression": {"outbox_at": {"$gt": EPOCH}}},
+    ),
     Index("runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "count_runs")),
     Index(
         "runs_page_by_workflow",
@@ -102,8 +108,26 @@ MEMO_INDEXES = (
     ),
 )
 
+LOG_INDEXES = (
+    Index("log_run", (("run_id", 1), ("seq", 1)), ("append_log", "find_log_of_run"), {"unique": True}),
+    Index("log_time", (("logged_at", 1), ("_id", 1)), ("find_log_since",)),
+)
 
-INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES}
+SUBSCRIBER_INDEXES = (
+    Index(
+        "subscribers_dead",
+        (("of", 1), ("position", 1)),
+        ("discard_dead", "find_dead", "retry_dead"),
+        {"partialFilterExpression": {"of": {"$gt": ""}}},
+    ),
+)
+
+INDEXES: dict[Collection, tuple[Index, ...]] = {
+    "runs": RUN_INDEXES,
+    "memo": MEMO_INDEXES,
+    "log": LOG_INDEXES,
+    "subscribers": SUBSCRIBER_INDEXES,
+}
 
 
 async def ensure_indexes(driver: Driver) -> None:

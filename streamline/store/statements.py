@@ -14,12 +14,32 @@ from streamline.domain.change import Change
 from streamline.domain.statuses import ACTIVE, CLAIMABLE
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
-from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Keep, Remove, Sort, Write, WriteMany
+from streamline.store.operations import (
+    Aggregate,
+    Collection,
+    Document,
+    Extend,
+    Filter,
+    Find,
+    Insert,
+    Keep,
+    Remove,
+    Sort,
+    Write,
+    WriteEach,
+    WriteMany,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHILD = {
     "workflow": 1, "version": 1, "status": 1, "output": 1, "error": 1, "ended_at": 1, "parent": 1, "steps.id": 1,
     "steps.status": 1, "tenant_id": 1,
+}  # fmt: skip
+_UNLOGGED = {"$gt": ["$$this.seq", {"$ifNull": ["$relayed", 0]}]}
+_OUTBOX = {
+    "workflow": 1, "version": 1, "tenant_id": 1, "status": 1, "rev": 1, "event_seq": 1, "relayed": 1, "retention": 1,
+    "ended_at": 1, "owes_at": 1,
+    "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
@@ -33,6 +53,16 @@ def advance_run(run_id: str, change: Change, mark: str) -> Write:
     return Write(
         "advance_run", {"_id": run_id, **compile_guard(change)}, compile_update(change, mark), mark, change.weight
     )
+
+
+def append_log(entries: Sequence[Document]) -> Extend:
+    """Add entries to the log, in order, at the positions that are their ids.
+
+    Guard: their positions, and the run and number of each event; whoever comes second is refused.
+    Index: _id, log_run.
+    """
+    return Extend("append_log", entries, "log")
+
 
 
 def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) -> WriteMany:
@@ -58,6 +88,17 @@ def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> 
     return WriteMany("change_meta", {"_id": name}, update, collection="meta")
 
 
+def change_subscriber(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> WriteMany:
+    """Change something of a subscriber that its driver leaves alone; without a lease, it begins again from the record.
+
+    Guard: none; whoever comes last wins.
+    Index: _id.
+    """
+    update: dict[str, Any] = {"$set": dict(put)} | ({"$unset": dict.fromkeys(drop, "")} if drop else {})
+    return WriteMany("change_subscriber", {"_id": name}, update, collection="subscribers")
+
+
+
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
     """Take runs that were found due or expired; the token in the lease tells afterwards which ones were won.
 
@@ -73,6 +114,17 @@ def count_runs(query: Filter) -> Aggregate:
     Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, else a collection scan.
     """
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+
+
+def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
+    """Remove dead letters of a subscriber: those of the given positions, or all.
+
+    Guard: none; one that is gone stays gone.
+    Index: subscribers_dead.
+    """
+    query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
+    return Remove("discard_dead", query, "subscribers")
+
 
 
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
@@ -111,6 +163,17 @@ def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     Index: _id.
     """
     return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
+
+
+def find_dead(name: str, *, due: datetime | None = None, limit: int = 0) -> Find:
+    """Read the dead letters of a subscriber in order, or those that are to be tried again.
+
+    Index: subscribers_dead.
+    """
+    query: dict[str, Any] = {"of": name, "position": {"$gt": 0}}
+    query |= {} if due is None else {"due_at": {"$lte": due}}
+    return Find("find_dead", query, sort=(("position", 1),), limit=limit, collection="subscribers")
+
 
 
 def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
@@ -159,6 +222,56 @@ def find_leases(run_ids: Sequence[str]) -> Find:
     Index: _id.
     """
     return Find("find_leases", {"_id": {"$in": list(run_ids)}}, projection={"lease.token": 1})
+
+
+def find_log(after: int, limit: int) -> Find:
+    """Read on in the log after a position.
+
+    Index: _id.
+    """
+    return Find("find_log", {"_id": {"$gt": after}}, sort=(("_id", 1),), limit=limit, collection="log")
+
+
+def find_log_of_run(run_id: str, after: int, until: int, limit: int) -> Find:
+    """Read the entries of one run whose number is larger than `after`, up to a position of the log.
+
+    Index: log_run.
+    """
+    query = {"run_id": run_id, "seq": {"$gt": after}, "_id": {"$lte": until}}
+    return Find("find_log_of_run", query, sort=(("seq", 1),), limit=limit, hint="log_run", collection="log")
+
+
+def find_log_since(instant: datetime) -> Find:
+    """Find the first entry of the log that was added at an instant or later.
+
+    Index: log_time.
+    """
+    return Find(
+        "find_log_since",
+        {"logged_at": {"$gte": instant}},
+        projection={"_id": 1},
+        sort=(("logged_at", 1), ("_id", 1)),
+        limit=1,
+        collection="log",
+    )
+
+
+def find_log_tail() -> Find:
+    """Find the last position of the log.
+
+    Index: _id.
+    """
+    return Find("find_log_tail", {"_id": {"$gt": 0}}, {"_id": 1}, sort=(("_id", -1),), limit=1, collection="log")
+
+
+def find_marked(limit: int) -> Find:
+    """Find runs that have events which the log has not, with these events, the oldest first.
+
+    Index: runs_outbox.
+    """
+    query = {"outbox_at": {"$gt": EPOCH}}
+    return Find("find_marked", query, _OUTBOX, sort=(("outbox_at", 1),), limit=limit, hint="runs_outbox")
+
 
 
 def find_marks(run_ids: Sequence[str]) -> Find:
@@ -230,6 +343,31 @@ def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
     return Find("find_run", {"_id": run_id}, projection=projection, limit=1)
 
 
+def find_runs_after(run_id: str, limit: int) -> Find:
+    """Read when runs were written last, in the order of their ids.
+
+    Index: _id.
+    """
+    return Find("find_runs_after", {"_id": {"$gt": run_id}}, {"updated_at": 1}, sort=(("_id", 1),), limit=limit)
+
+
+def find_subscriber(name: str) -> Find:
+    """Read a subscriber.
+
+    Index: _id.
+    """
+    return Find("find_subscriber", {"_id": name}, limit=1, collection="subscribers")
+
+
+def find_unlogged(run_id: str) -> Find:
+    """Read one run as the relay does: with those of its events that the log has not.
+
+    Index: _id.
+    """
+    return Find("find_unlogged", {"_id": run_id}, _OUTBOX, limit=1)
+
+
+
 def find_waiting(query: Filter, limit: int) -> Find:
     """Find runs that wait for somebody, the oldest wait first.
 
@@ -246,6 +384,16 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """
     query = {"tenant_id": tenant_id, "workflow": workflow, "active_key": key}
     return Find("find_winner", query, limit=1)
+
+
+def insert_dead(document: Document) -> Keep:
+    """Put an event aside that a subscriber's handler has failed on for good.
+
+    Guard: its id, made of subscriber and position.
+    Index: _id.
+    """
+    return Keep("insert_dead", (document,), "subscribers")
+
 
 
 def insert_memo(documents: Sequence[Document]) -> Keep:
@@ -275,6 +423,61 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     return Insert("insert_run", {**document, "born": mark}, weight)
 
 
+def insert_subscriber(document: Document) -> Keep:
+    """Store a new subscriber, once.
+
+    Guard: its id.
+    Index: _id.
+    """
+    return Keep("insert_subscriber", (document,), "subscribers")
+
+
+def mark_runs(run_ids: Sequence[str], now: datetime) -> WriteMany:
+    """Let the relay look at runs that were written by processes which did not know of the log yet.
+
+    Guard: none; a mark too many costs one look.
+    Index: _id.
+    """
+    return WriteMany("mark_runs", {"_id": {"$in": list(run_ids)}}, {"$min": {"outbox_at": now}})
+
+
+def note_logged(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
+    """Record that the log has all events of runs, take their marks away, and let ended ones be removed in time.
+
+    Guard: the number of the last event; for an ended run, the revision, too: a run that went on stays marked.
+    Index: _id.
+    """
+    return WriteEach("note_logged", [_noted(note) for note in notes])
+
+
+def note_relayed(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
+    """Record up to which event the log has runs that may have gone on.
+
+    Guard: none; the larger number stands.
+    Index: _id.
+    """
+    return WriteEach("note_relayed", [({"_id": note["run_id"]}, {"$max": {"relayed": note["seq"]}}) for note in notes])
+
+
+def release_lease(name: str, token: str, collection: Collection) -> WriteMany:
+    """Let others have what only one process does at a time.
+
+    Guard: the lease's token.
+    Index: _id.
+    """
+    return WriteMany("release_lease", {"_id": name, "lease.token": token}, {"$unset": {"lease": ""}}, collection)
+
+
+def remove_log(until: int) -> Remove:
+    """Remove the log's entries up to a position.
+
+    Guard: none; positions are never given again.
+    Index: _id.
+    """
+    return Remove("remove_log", {"_id": {"$lte": until}}, "log")
+
+
+
 def remove_memo(run_id: str, until: datetime) -> Remove:
     """Remove the spilled entries of a run that has ended well.
 
@@ -282,3 +485,58 @@ def remove_memo(run_id: str, until: datetime) -> Remove:
     Index: memo_run.
     """
     return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+
+
+def remove_subscriber(name: str) -> Remove:
+    """Remove a subscriber.
+
+    Guard: none; what is gone stays gone.
+    Index: _id.
+    """
+    return Remove("remove_subscriber", {"_id": name}, "subscribers")
+
+
+def retry_dead(name: str, positions: Sequence[int] | None, due_at: datetime) -> WriteMany:
+    """Let dead letters of a subscriber be tried again: those of the given positions, or all.
+
+    Guard: none; asked twice, it is tried once.
+    Index: subscribers_dead.
+    """
+    query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
+    return WriteMany("retry_dead", query, {"$set": {"due_at": due_at}}, "subscribers")
+
+
+def save_subscriber(name: str, token: str, saves: int, put: Mapping[str, Any], until: datetime) -> WriteMany:
+    """Store how far a subscriber is and which runs it holds back, and extend its lease.
+
+    Guard: the lease's token, and the number of the save before.
+    Index: _id.
+    """
+    update = {"$set": {**put, "saves": saves + 1}, "$max": {"lease.until": until}}
+    return WriteMany("save_subscriber", {"_id": name, "lease.token": token, "saves": saves}, update, "subscribers")
+
+
+def settle_dead(identity: str, put: Mapping[str, Any]) -> WriteMany:
+    """Record that a dead letter was tried again in vain.
+
+    Guard: that it is still to be tried.
+    Index: _id.
+    """
+    query = {"_id": identity, "due_at": {"$gt": EPOCH}}
+    return WriteMany("settle_dead", query, {"$set": dict(put), "$unset": {"due_at": ""}}, "subscribers")
+
+
+def take_lease(name: str, lease: Mapping[str, Any], now: datetime, collection: Collection) -> WriteMany:
+    """Take, or keep, what only one process does at a time.
+
+    Guard: that nobody else's lease stands.
+    Index: _id.
+    """
+    free = [{"lease.until": {"$not": {"$gt": now}}}, {"lease.token": lease["token"]}]
+    return WriteMany("take_lease", {"_id": name, "$or": free}, {"$set": {"lease": dict(lease)}}, collection)
+
+
+def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:
+    seen = {"_id": note["run_id"], "event_seq": note["seq"]} | ({"rev": note["rev"]} if "rev" in note else {})
+    put = {"$set": note["put"]} if note.get("put") else {}
+    return seen, {"$max": {"relayed": note["seq"]}, "$unset": {"outbox_at": ""}, **put}
