@@ -1,7 +1,9 @@
 """Durable workflows on MongoDB, inside your own async Python process."""
 
+from streamline.admin.following import Subscriber
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
+from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.engine.context import Context
@@ -20,6 +22,7 @@ __all__ = [
     "Answer",
     "Context",
     "Continue",
+    "DeadLetter",
     "Decision",
     "Done",
     "Event",
@@ -38,6 +41,7 @@ __all__ = [
     "Step",
     "Streamline",
     "StreamlineError",
+    "Subscriber",
     "Wait",
     "Worker",
     "Workflow",

@@ -163,6 +163,12 @@ class ScheduleNotFound(NotFound):
     code = "schedule.not_found"
 
 
+class SubscriberNotFound(NotFound):
+    """No such subscriber within the caller's scope."""
+
+    code = "subscriber.not_found"
+
+
 # Conflicts
 
 
@@ -298,12 +304,7 @@ class AppClosed(StreamlineError):
 
 
 class RunFailed(StreamlineError):
-    """Raised by ``result()``: the run failed.
-
-    Attributes:
-        run_id: The run.
-        error: What is stored on the run: ``{code, type, message, step, attempt}``.
-    """
+    """Raised by ``result()``: the run failed; ``error`` is what it stores, ``{code, type, message, step, attempt}``."""
 
     code = "run.failed"
 
@@ -348,12 +349,7 @@ class NonRetriableError(StreamlineError):
 
 
 class RetryAfter(StreamlineError):
-    """Raised by a handler: try again after this delay, if attempts are left.
-
-    Args:
-        delay: A ``timedelta``, seconds as a number, or text such as ``"30s"``.
-        message: Kept as the attempt's error.
-    """
+    """Raised by a handler: try again after `delay`, a duration, if attempts are left; `message` becomes its error."""
 
     code = "step.retry_after"
 

@@ -225,8 +225,20 @@ def read_event(run_id: str, stored: Mapping[str, Any]) -> Event:
 
 def read_entry(entry: Mapping[str, Any]) -> Event:
     """Return the event that an entry of the log holds."""
-    of_run = {name: entry.get(name) for name in ("workflow", "version", "tenant_id")}
-    return replace(read_event(entry["run_id"], entry["event"]), **of_run, position=entry["_id"])
+    return replace(
+        read_event(entry["run_id"], entry["event"]),
+        workflow=entry["workflow"],
+        version=entry["version"],
+        tenant_id=entry["tenant_id"],
+        position=entry["_id"],
+    )
+
+
+def entry_of(event: Event) -> dict[str, Any]:
+    """Return an event of the log as it is stored, so that `read_entry` reads it."""
+    told = {name: value for name in ("seq", "type", "at", "step", "attempt") if (value := event[name]) is not None}
+    of_run = {name: event[name] for name in ("run_id", "seq", "workflow", "version", "tenant_id")}
+    return {"_id": event.position, **of_run, "event": {**told, **event.data}}
 
 
 def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:

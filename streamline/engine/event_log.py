@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ BATCH = 500
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.02, 1.0, 1.5
 _RACE_PAUSE = 0.005
 _TAIL_SECONDS = 5.0
+_ANYWHERE = 2**62
 
 
 class EventLog:
@@ -79,7 +80,7 @@ class EventLog:
         if until > 0:
             await self._store.run(statements.remove_log(until))
 
-    async def follow(self, after: int) -> AsyncIterator[list[Entry]]:
+    async def follow(self, after: int) -> AsyncGenerator[list[Entry], None]:
         """Yield the entries after a position as they come, some at a time, until the app is closed."""
         pause, told = _FIRST_PAUSE, asyncio.Event()
         forget = self._bus.on_hint(HINT, told.set)
@@ -122,6 +123,3 @@ class EventLog:
         known = await self.read_run(refused["run_id"], refused["seq"] - 1, _ANYWHERE)
         last = max([refused["seq"], *(entry["seq"] for entry in known)])
         return [entry for entry in left if entry["run_id"] != refused["run_id"] or entry["seq"] > last]
-
-
-_ANYWHERE = 2**62

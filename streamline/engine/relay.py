@@ -18,6 +18,7 @@ _PAUSE, _IDLE = 1.0, 60.0
 _BATCH = 200
 _PURGE_SECONDS = 30.0
 
+
 class Relay:
     """Relays where no other process does; a second one at the same time costs commands, nothing else."""
 

@@ -11,6 +11,7 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
+from streamline.engine.drivers import Drivers
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
@@ -23,6 +24,7 @@ from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
 from streamline.engine.starter import Starter
+from streamline.engine.subscribers import Subscribers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
@@ -54,6 +56,8 @@ class Session:
         self.replying = Replying(runtime, self.control)
         self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
+        self.subscribers = Subscribers(runtime)
+        self.drivers = Drivers(runtime)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -168,8 +172,13 @@ class Session:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    async def stop_following(self) -> None:
+        """Let the handlers of events finish, and drive no subscriber any more."""
+        await self.drivers.close(_CLOSE_SECONDS)
+
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
+        await self.stop_following()
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
         if self._closing:

@@ -16,7 +16,8 @@ Document = Mapping[str, Any]
 
 def unlogged(run: Document) -> int:
     """Return how many of the events that a run keeps the log may not have."""
-    return max(0, min(run["event_seq"] - run.get("relayed", 0), len(run["events"])))
+    waiting: int = run["event_seq"] - run.get("relayed", 0)
+    return max(0, min(waiting, len(run["events"])))
 
 
 def is_full(run: Document, change: Change) -> bool:

@@ -115,6 +115,12 @@ LOG_INDEXES = (
 
 SUBSCRIBER_INDEXES = (
     Index(
+        "subscribers_again",
+        (("again", 1), ("position", 1)),
+        ("find_asked_again",),
+        {"partialFilterExpression": {"again": {"$gt": ""}}},
+    ),
+    Index(
         "subscribers_dead",
         (("of", 1), ("position", 1)),
         ("discard_dead", "find_dead", "retry_dead"),

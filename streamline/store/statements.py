@@ -64,7 +64,6 @@ def append_log(entries: Sequence[Document]) -> Extend:
     return Extend("append_log", entries, "log")
 
 
-
 def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) -> WriteMany:
     """Extend every lease that a worker holds.
 
@@ -98,7 +97,6 @@ def change_subscriber(name: str, put: Mapping[str, Any], drop: Sequence[str] = (
     return WriteMany("change_subscriber", {"_id": name}, update, collection="subscribers")
 
 
-
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
     """Take runs that were found due or expired; the token in the lease tells afterwards which ones were won.
 
@@ -126,7 +124,6 @@ def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
     return Remove("discard_dead", query, "subscribers")
 
 
-
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
     """Let the spilled entries of a run go with it, or keep them where it goes on.
 
@@ -144,6 +141,14 @@ def find_active_child(parent_id: str, fan: str) -> Find:
     """
     query = {"parent.run_id": parent_id, "parent.fan": fan, "status": {"$in": sorted(ACTIVE)}}
     return Find("find_active_child", query, projection={"_id": 1}, limit=1, hint="runs_children")
+
+
+def find_asked_again(name: str, limit: int) -> Find:
+    """Read the dead letters of a subscriber that are to be tried again, in order.
+
+    Index: subscribers_again.
+    """
+    return Find("find_asked_again", {"again": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
 
 
 def find_children(parent_id: str, fan: str | None = None, *, active: bool = False) -> Find:
@@ -165,15 +170,12 @@ def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
 
 
-def find_dead(name: str, *, due: datetime | None = None, limit: int = 0) -> Find:
-    """Read the dead letters of a subscriber in order, or those that are to be tried again.
+def find_dead(name: str, limit: int) -> Find:
+    """Read the dead letters of a subscriber in order.
 
     Index: subscribers_dead.
     """
-    query: dict[str, Any] = {"of": name, "position": {"$gt": 0}}
-    query |= {} if due is None else {"due_at": {"$lte": due}}
-    return Find("find_dead", query, sort=(("position", 1),), limit=limit, collection="subscribers")
-
+    return Find("find_dead", {"of": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
 
 
 def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
@@ -273,7 +275,6 @@ def find_marked(limit: int) -> Find:
     return Find("find_marked", query, _OUTBOX, sort=(("outbox_at", 1),), limit=limit, hint="runs_outbox")
 
 
-
 def find_marks(run_ids: Sequence[str]) -> Find:
     """Read whose insert the given runs come from, and whose write they show last.
 
@@ -367,7 +368,6 @@ def find_unlogged(run_id: str) -> Find:
     return Find("find_unlogged", {"_id": run_id}, _OUTBOX, limit=1)
 
 
-
 def find_waiting(query: Filter, limit: int) -> Find:
     """Find runs that wait for somebody, the oldest wait first.
 
@@ -393,7 +393,6 @@ def insert_dead(document: Document) -> Keep:
     Index: _id.
     """
     return Keep("insert_dead", (document,), "subscribers")
-
 
 
 def insert_memo(documents: Sequence[Document]) -> Keep:
@@ -477,7 +476,6 @@ def remove_log(until: int) -> Remove:
     return Remove("remove_log", {"_id": {"$lte": until}}, "log")
 
 
-
 def remove_memo(run_id: str, until: datetime) -> Remove:
     """Remove the spilled entries of a run that has ended well.
 
@@ -496,14 +494,14 @@ def remove_subscriber(name: str) -> Remove:
     return Remove("remove_subscriber", {"_id": name}, "subscribers")
 
 
-def retry_dead(name: str, positions: Sequence[int] | None, due_at: datetime) -> WriteMany:
+def retry_dead(name: str, positions: Sequence[int] | None) -> WriteMany:
     """Let dead letters of a subscriber be tried again: those of the given positions, or all.
 
     Guard: none; asked twice, it is tried once.
     Index: subscribers_dead.
     """
     query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
-    return WriteMany("retry_dead", query, {"$set": {"due_at": due_at}}, "subscribers")
+    return WriteMany("retry_dead", query, {"$set": {"again": name}}, "subscribers")
 
 
 def save_subscriber(name: str, token: str, saves: int, put: Mapping[str, Any], until: datetime) -> WriteMany:
@@ -522,8 +520,8 @@ def settle_dead(identity: str, put: Mapping[str, Any]) -> WriteMany:
     Guard: that it is still to be tried.
     Index: _id.
     """
-    query = {"_id": identity, "due_at": {"$gt": EPOCH}}
-    return WriteMany("settle_dead", query, {"$set": dict(put), "$unset": {"due_at": ""}}, "subscribers")
+    query = {"_id": identity, "again": {"$gt": ""}}
+    return WriteMany("settle_dead", query, {"$set": dict(put), "$unset": {"again": ""}}, "subscribers")
 
 
 def take_lease(name: str, lease: Mapping[str, Any], now: datetime, collection: Collection) -> WriteMany:
