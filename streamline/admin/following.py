@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -108,17 +107,10 @@ class Subscriber:
     async def _iterate(self) -> AsyncGenerator[Event, None]:
         session, hand_over = await self._stored(), HandOver()
         driver = session.drivers.start(replace(self.subscription, concurrency=1), hand_over.deliver)
-        closed = asyncio.ensure_future(session.drivers.closed.wait())
         try:
-            while True:
-                following = asyncio.ensure_future(hand_over.next())
-                await asyncio.wait((following, closed), return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    following.cancel()
-                    return
-                yield following.result()
+            while (event := await hand_over.next(session.drivers.closed)) is not None:
+                yield event
         finally:
-            closed.cancel()
             await session.drivers.stop(driver)
 
     def __repr__(self) -> str:

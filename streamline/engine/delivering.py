@@ -110,7 +110,6 @@ class Delivering:
 
     def _take(self, event: Event) -> None:
         assert event.position is not None
-        self._keeping.stir()
         if not self._subscription.wants(event):
             self._window.skip(event.position)
         elif self._window.begin(event.run_id, event.position):

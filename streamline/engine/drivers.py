@@ -82,17 +82,21 @@ class HandOver:
         self._offered.put_nowait((event, answer))
         await answer
 
-    async def next(self) -> Event:
-        """Acknowledge the event before and return the next."""
-        self.acknowledge()
-        while True:
-            event, answer = await self._offered.get()
-            if not answer.done():  # who offered it may have lost the lease meanwhile
-                self._taken = answer
-                return event
-
-    def acknowledge(self) -> None:
-        """Acknowledge the event that was taken last."""
+    async def next(self, closed: asyncio.Event) -> Event | None:
+        """Acknowledge the event before and return the next; None once it is `closed`."""
         if self._taken is not None and not self._taken.done():
             self._taken.set_result(None)
-        self._taken = None
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(closed.wait())]
+        try:
+            while not closed.is_set():
+                offer = asyncio.ensure_future(self._offered.get())
+                waits.append(offer)
+                await asyncio.wait((waits[0], offer), return_when=asyncio.FIRST_COMPLETED)
+                if offer.done() and not offer.result()[1].done():
+                    # Whoever offered it has not lost the lease meanwhile.
+                    event, self._taken = offer.result()
+                    return event
+            return None
+        finally:
+            for wait in waits:
+                wait.cancel()

@@ -65,7 +65,7 @@ class EventLog:
         """Return the entries after a position."""
         return await self._store.run(statements.find_log(after, limit))
 
-    async def read_run(self, run_id: str, after: int, until: int, limit: int = BATCH) -> list[Entry]:
+    async def read_run(self, run_id: str, after: int, until: int = _ANYWHERE, limit: int = BATCH) -> list[Entry]:
         """Return the entries of a run with a number above `after`, up to the position `until`."""
         return await self._store.run(statements.find_log_of_run(run_id, after, until, limit))
 
@@ -120,6 +120,6 @@ class EventLog:
     async def _without_known(self, left: list[Entry]) -> list[Entry]:
         """Return the entries without those of the first one's run that the log has."""
         refused = left[0]
-        known = await self.read_run(refused["run_id"], refused["seq"] - 1, _ANYWHERE)
+        known = await self.read_run(refused["run_id"], refused["seq"] - 1)
         last = max([refused["seq"], *(entry["seq"] for entry in known)])
         return [entry for entry in left if entry["run_id"] != refused["run_id"] or entry["seq"] > last]

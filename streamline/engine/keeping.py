@@ -86,7 +86,9 @@ class Keeping:
         changed = {name: value for name, value in put.items() if self._saved.get(name) != value}
         statement = statements.save_subscriber(self._name, self._token, self._saves, changed, until)
         try:
-            saved = await asyncio.wait_for(self._runtime.store.run(statement), self._safe_until - sent)
+            # Deliveries end before the lease can have run out.
+            allowed = self._safe_until - self._lease.total_seconds() / 4 - sent
+            saved = await asyncio.wait_for(self._runtime.store.run(statement), allowed)
             if not saved and not await self._is_saved():
                 raise LeaseLost
         except (TimeoutError, StoreUnavailable) as error:

@@ -17,6 +17,7 @@ from streamline.store import Store, WakeChannel, statements
 
 MARKED = "outbox"
 FACT = "log"
+RELAY = "relay"  # the record of who relays
 _TELL_SECONDS = 0.003
 _ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,8 +55,10 @@ class Outbox:
         if not self.is_on:
             await self._facts.load()
         if not self.is_on:
-            await self._store.run(statements.insert_meta({"_id": "relay"}))
-            await self._facts.put(FACT, {"since": self._clock.now()})
+            # Of several who begin it at once, the first says since when.
+            now = self._clock.now()
+            known = await self._store.run(statements.insert_meta({"_id": RELAY, "since": now}))
+            await self._facts.put(f"{FACT}.since", known[0]["since"] if known else now)
 
     def born(self, run: dict[str, Any]) -> dict[str, Any]:
         """Return a run that is to be inserted, with a mark where the run is to have one."""

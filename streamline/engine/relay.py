@@ -7,16 +7,29 @@ import random
 from datetime import timedelta
 
 from streamline.engine.catching_up import CatchingUp
-from streamline.engine.outbox import MARKED
+from streamline.engine.outbox import MARKED, RELAY
 from streamline.engine.runtime import Runtime
 from streamline.ids import new_token, new_worker_id
 from streamline.store import statements
 
-_NAME = "relay"
 _LEASE = timedelta(seconds=2)
 _PAUSE, _IDLE = 1.0, 60.0
 _BATCH = 200
 _PURGE_SECONDS = 30.0
+
+
+async def relay_some(runtime: Runtime) -> int:
+    """Relay the oldest marks; return how many runs there were."""
+    found = await runtime.store.run(statements.find_marked(_BATCH))
+    if found:
+        await runtime.outbox.relay(found)
+    return len(found)
+
+
+async def relay_all(runtime: Runtime) -> None:
+    """Relay what is marked, whoever else does."""
+    while runtime.outbox.is_on and await relay_some(runtime) == _BATCH:
+        pass
 
 
 class Relay:
@@ -32,7 +45,7 @@ class Relay:
         self._next_purge = 0.0
         self._forget = (
             runtime.bus.on_hint(MARKED, self._told.set),
-            runtime.bus.on_hint(_NAME, self._freed.set),
+            runtime.bus.on_hint(RELAY, self._freed.set),
             runtime.facts.on_change(self._told.set),
         )
 
@@ -43,21 +56,9 @@ class Relay:
         if not await self._is_mine():
             return random.uniform(0.5, 1.0) * _LEASE.total_seconds()
         more = await self._catching_up.go_on()
-        count = await self.relay_some()
+        count = await relay_some(self._runtime)
         await self._purge()
         return 0.0 if more or count == _BATCH else _PAUSE
-
-    async def relay_some(self) -> int:
-        """Relay the oldest marks; return how many runs there were."""
-        found = await self._runtime.store.run(statements.find_marked(_BATCH))
-        if found:
-            await self._outbox.relay(found)
-        return len(found)
-
-    async def relay_all(self) -> None:
-        """Relay what is marked now, whoever else does."""
-        while self._outbox.is_on and await self.relay_some() == _BATCH:
-            pass
 
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until something is marked; where another process relays, until that one stops."""
@@ -74,8 +75,8 @@ class Relay:
         for forget in self._forget:
             forget()
         if self._kept_until is not None:
-            await self._runtime.store.run(statements.release_lease(_NAME, self._token, "meta"))
-            self._runtime.hint(_NAME)
+            await self._runtime.store.run(statements.release_lease(RELAY, self._token, "meta"))
+            self._runtime.hint(RELAY)
 
     async def _is_mine(self) -> bool:
         """Take the lease or keep it; it spares the others the work, and decides nothing."""
@@ -84,7 +85,7 @@ class Relay:
             return True
         instant = self._runtime.clock.now()
         lease = {"worker": self._worker, "token": self._token, "until": instant + _LEASE}
-        taken = await self._runtime.store.run(statements.take_lease(_NAME, lease, instant, "meta"))
+        taken = await self._runtime.store.run(statements.take_lease(RELAY, lease, instant, "meta"))
         self._kept_until = now + _LEASE.total_seconds() if taken else None
         return bool(taken)
 
