@@ -2,8 +2,10 @@
 
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
+from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
+from streamline.domain.statistics import Queue, Stats
 from streamline.engine.context import Context
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.looping import Continue, Done
@@ -18,8 +20,10 @@ from streamline.workflow import Workflow
 
 __all__ = [
     "Answer",
+    "Concurrency",
     "Context",
     "Continue",
+    "Debounce",
     "Decision",
     "Done",
     "Event",
@@ -29,15 +33,18 @@ __all__ = [
     "NonRetriableError",
     "Page",
     "Progress",
+    "Queue",
     "RetryAfter",
     "RetryPolicy",
     "Run",
     "RunHandle",
     "Settings",
     "Settled",
+    "Stats",
     "Step",
     "Streamline",
     "StreamlineError",
+    "Throttle",
     "Wait",
     "Worker",
     "Workflow",

@@ -103,7 +103,7 @@ def carry_out(document: dict[str, Any], change: Change) -> None:
         place, name = _place(document, path)
         place[name] = min(place.get(name, instant), instant)
     if change.events:
-        document["events"] = [*document["events"], *change.events][-EVENTS_KEPT:]
+        document["events"] = [*document.get("events", ()), *change.events][-EVENTS_KEPT:]
 
 
 def holds(document: Mapping[str, Any], path: str, wanted: Any) -> bool:

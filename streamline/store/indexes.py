@@ -48,6 +48,12 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"parent.run_id": {"$gt": ""}}},
     ),
     Index(
+        "runs_debounce",
+        (("debounce_key", 1),),
+        ("find_draft", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"debounce_key": {"$gt": ""}}},
+    ),
+    Index(
         "runs_due",
         (("route", 1), ("priority", -1), ("due_at", 1)),
         ("find_due", "find_next_due"),
@@ -66,6 +72,12 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"hooks": {"$gt": ""}}},
     ),
     Index(
+        "runs_kept_key",
+        (("tenant_id", 1), ("workflow", 1), ("kept_key", 1)),
+        ("find_keeper", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"kept_key": {"$gt": ""}}},
+    ),
+    Index(
         "runs_lease",
         (("route", 1), ("lease.until", 1)),
         ("find_expired",),
@@ -82,6 +94,18 @@ RUN_INDEXES = (
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
         ("find_page", "count_runs"),
+    ),
+    Index(
+        "runs_queue",
+        (("slot_key", 1), ("priority", -1), ("created_at", 1), ("_id", 1)),
+        ("find_queue", "find_queued"),
+        {"partialFilterExpression": {"queued_at": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "runs_slots",
+        (("slot_key", 1), ("slot", 1)),
+        ("find_slots", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"slot": {"$gte": 0}}},
     ),
     Index(
         "runs_waiting",
@@ -103,7 +127,16 @@ MEMO_INDEXES = (
 )
 
 
-INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES}
+GATE_INDEXES = (
+    Index(
+        "gates_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of ledgers that say nothing any more",),
+        {"expireAfterSeconds": 0},
+    ),
+)
+
+INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES, "gates": GATE_INDEXES}
 
 
 async def ensure_indexes(driver: Driver) -> None:

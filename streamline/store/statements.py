@@ -12,6 +12,7 @@ from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.statuses import ACTIVE, CLAIMABLE
+from streamline.domain.transitions import gating
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
 from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Keep, Remove, Sort, Write, WriteMany
@@ -21,6 +22,7 @@ _CHILD = {
     "workflow": 1, "version": 1, "status": 1, "output": 1, "error": 1, "ended_at": 1, "parent": 1, "steps.id": 1,
     "steps.status": 1, "tenant_id": 1,
 }  # fmt: skip
+_SEEN = dict.fromkeys(gating.SEEN, 1)
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -46,6 +48,15 @@ def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) 
     return WriteMany("beat_leases", held, {"$max": {"lease.until": until}})
 
 
+def change_gate(key: str, rev: int, put: Mapping[str, Any]) -> WriteMany:
+    """Write the ledger of a gate.
+
+    Guard: its revision, as it was read.
+    Index: _id.
+    """
+    return WriteMany("change_gate", {"_id": key, "rev": rev}, {"$set": {**put, "rev": rev + 1}}, collection="gates")
+
+
 def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> WriteMany:
     """Change something that all processes of a deployment share.
 
@@ -67,12 +78,55 @@ def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
     return WriteMany("claim_runs", {"_id": {"$in": list(run_ids)}, **compile_guard(change)}, compile_update(change))
 
 
+def count_due(now: datetime) -> Aggregate:
+    """Count the runs that are due and that nobody has taken, and tell since when the first is.
+
+    Index: runs_due.
+    """
+    query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}}
+    return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
+
+
+def count_leases(now: datetime) -> Aggregate:
+    """Count the runs that are driven, by worker.
+
+    Index: runs_lease.
+    """
+    query = {"route": {"$gt": ""}, "lease.until": {"$gt": now}}
+    return Aggregate("count_leases", query, [_counted("$lease.worker")])
+
+
+def count_queued() -> Aggregate:
+    """Count the runs that wait in line, by slot key, and tell since when the first does.
+
+    Index: runs_queue.
+    """
+    query = {"slot_key": {"$gt": ""}, "queued_at": {"$gt": EPOCH}}
+    return Aggregate("count_queued", query, [_counted("$slot_key", oldest="$queued_at")])
+
+
 def count_runs(query: Filter) -> Aggregate:
     """Count runs by status.
 
     Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, else a collection scan.
     """
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+
+
+def count_slots() -> Aggregate:
+    """Count the slots that are taken, by slot key.
+
+    Index: runs_slots.
+    """
+    return Aggregate("count_slots", {"slot_key": {"$gt": ""}, "slot": {"$gte": 0}}, [_counted("$slot_key")])
+
+
+def count_workflows() -> Aggregate:
+    """Count runs by workflow and status.
+
+    Index: runs_page where the filter names a tenant, else a collection scan.
+    """
+    return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
 
 
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
@@ -113,6 +167,14 @@ def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
 
 
+def find_draft(debounce_key: str) -> Find:
+    """Find the draft that starts under a key change and put off.
+
+    Index: runs_debounce.
+    """
+    return Find("find_draft", {"debounce_key": debounce_key}, projection=_SEEN, limit=1, hint="runs_debounce")
+
+
 def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     """Find due runs of the given routes, larger priority first, then older.
 
@@ -122,7 +184,7 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     return Find(
         "find_due",
         {**wanted, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
-        projection={"_id": 1, "status": 1},
+        projection={"_id": 1, "status": 1, "gated": 1, "admitted_at": 1},
         sort=(("priority", -1), ("due_at", 1)),
         limit=limit,
         hint="runs_due",
@@ -145,12 +207,37 @@ def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
+def find_gate(key: str) -> Find:
+    """Read the ledger of a gate.
+
+    Index: _id.
+    """
+    return Find("find_gate", {"_id": key}, limit=1, collection="gates")
+
+
+def find_gated(run_ids: Sequence[str]) -> Find:
+    """Read what decides about runs that are to be admitted.
+
+    Index: _id.
+    """
+    return Find("find_gated", {"_id": {"$in": list(run_ids)}}, projection=_SEEN)
+
+
 def find_hook(hashed: str) -> Find:
     """Find the run that a hook's token opens, by the hash of the token.
 
     Index: runs_hooks.
     """
     return Find("find_hook", {"hooks": hashed}, limit=1)
+
+
+def find_keeper(tenant_id: str | None, workflow: str, key: str) -> Find:
+    """Read the run that keeps an idempotency key for ever.
+
+    Index: runs_kept_key.
+    """
+    query = {"tenant_id": tenant_id, "workflow": workflow, "kept_key": key}
+    return Find("find_keeper", query, projection={"_id": 1, "input": 1}, limit=1)
 
 
 def find_leases(run_ids: Sequence[str]) -> Find:
@@ -222,12 +309,45 @@ def find_page(query: Filter, sort: Sort, limit: int) -> Find:
     return Find("find_page", query, sort=sort, limit=limit)
 
 
+def find_queue(after: str) -> Find:
+    """Find the next slot key, in their order, for which a run waits in line.
+
+    Index: runs_queue.
+    """
+    query = {"slot_key": {"$gt": after}, "queued_at": {"$gt": EPOCH}}
+    return Find("find_queue", query, projection={"slot_key": 1}, sort=(("slot_key", 1),), limit=1, hint="runs_queue")
+
+
+def find_queued(slot_key: str, limit: int) -> Find:
+    """Find the runs that wait in line for a slot, larger priority first, then older.
+
+    Index: runs_queue.
+    """
+    return Find(
+        "find_queued",
+        {"slot_key": slot_key, "queued_at": {"$gt": EPOCH}, "paused": None},
+        projection=_SEEN,
+        sort=(("priority", -1), ("created_at", 1), ("_id", 1)),
+        limit=limit,
+        hint="runs_queue",
+    )
+
+
 def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
     """Read one run.
 
     Index: _id.
     """
     return Find("find_run", {"_id": run_id}, projection=projection, limit=1)
+
+
+def find_slots(slot_key: str) -> Find:
+    """Read which slots of a key are taken.
+
+    Index: runs_slots, which answers alone.
+    """
+    query = {"slot_key": slot_key, "slot": {"$gte": 0}}
+    return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
 
 
 def find_waiting(query: Filter, limit: int) -> Find:
@@ -246,6 +366,15 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """
     query = {"tenant_id": tenant_id, "workflow": workflow, "active_key": key}
     return Find("find_winner", query, limit=1)
+
+
+def insert_gate(document: Document) -> Keep:
+    """Store the ledger of a gate where there is none.
+
+    Guard: its id.
+    Index: _id.
+    """
+    return Keep("insert_gate", (document,), "gates")
 
 
 def insert_memo(documents: Sequence[Document]) -> Keep:
@@ -269,8 +398,9 @@ def insert_meta(document: Document) -> Keep:
 def insert_run(document: Document, mark: str, weight: int) -> Insert:
     """Store a new run, queued or already claimed.
 
-    Guard: its id, and its idempotency key among the active runs of its tenant and workflow.
-    Index: _id, runs_active_key.
+    Guard: its id; its idempotency key among the active runs of its tenant and workflow, or among those that keep one;
+    its slot; the key of a draft.
+    Index: _id, runs_active_key, runs_kept_key, runs_slots, runs_debounce.
     """
     return Insert("insert_run", {**document, "born": mark}, weight)
 
@@ -282,3 +412,7 @@ def remove_memo(run_id: str, until: datetime) -> Remove:
     Index: memo_run.
     """
     return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+
+
+def _counted(by: Any, oldest: str | None = None) -> dict[str, Any]:
+    return {"$group": {"_id": by, "n": {"$sum": 1}, **({} if oldest is None else {"oldest": {"$min": oldest}})}}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from streamline.domain.change import Change
+from streamline.domain.gates import full_key
 from streamline.domain.payloads import NO_VALUE
 from streamline.domain.place import here
 from streamline.domain.transitions import operating, stepping
@@ -34,7 +35,7 @@ LATER = definition_of(version="2.0.0")
 OTHER = definition_of("other")
 KIN = definition_of("kin")
 EACH = 12  # runs of a kind and tenant
-ALL = 21 * EACH  # runs of a tenant
+ALL = 23 * EACH  # runs of a tenant
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def documents(tenant: str) -> list[dict[str, Any]]:
         draft(f"keyed{i}-{tenant}", NOW + timedelta(days=1), tenant_id=tenant, idempotency_key=f"k{i}")
         for i in range(EACH)
     ]
-    for made_of_kind in (undoing, waiting, children, owing):
+    for made_of_kind in (undoing, waiting, children, owing, gated):
         made += made_of_kind(tenant)
     return [run | {"created_at": NOW - timedelta(seconds=i % 97)} for i, run in enumerate(made)]
 
@@ -90,6 +91,16 @@ def children(tenant: str) -> list[dict[str, Any]]:
         parent = {"run_id": f"wait0-{tenant}", "fan": f"fan{i % 2}", "wait": True, "policy": "all"}
         order = {"tenant_id": tenant, "definition": KIN, "parent": parent}
         made.append(ended(f"kid{i}-{tenant}", **order) if i % 3 == 0 else held(f"kid{i}-{tenant}", **order))
+    return made
+
+
+def gated(tenant: str) -> list[dict[str, Any]]:
+    """Runs of a workflow with gates: some hold slots, more wait in line, one is put off, one keeps its key."""
+    made = [ended(f"gated{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(2 * EACH)]
+    for i, run in enumerate(made):
+        run.update({"slot_key": full_key("kin", tenant, str(i % 2)), "gated": True})
+        run.update({"slot": i // 2} if i < EACH else {"queued_at": NOW})
+    made[0] |= {"debounce_key": full_key("kin", tenant, "d"), "kept_key": "kept"}
     return made
 
 
@@ -130,7 +141,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     place_of_memo, parent, memo = f"held0-{tenant}/s0/0/", f"wait0-{tenant}", entries(tenant)
     lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(EACH)]
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
-    workflow = RunQuery(workflow="flow").filter()
+    workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
     return {
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
@@ -139,17 +150,23 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "beat_leases": [
             Case(statements.beat_leases(all_held, [f"token-{tenant}"], NOW + timedelta(minutes=1)), "_id", EACH)
         ],
+        "change_gate": [Case(statements.change_gate("gate", 3, {"plan": []}), "_id")],
         "change_meta": [Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id")],
         "claim_runs": [
             Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
             Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
             Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
+        "count_due": [Case(statements.count_due(NOW), "runs_due", 2 * EACH)],
+        "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
+        "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
         "count_runs": [
             Case(statements.count_runs({}), "runs_page", ALL, ALL),
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
             Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 2, 2),
         ],
+        "count_slots": [Case(statements.count_slots(), "runs_slots", EACH)],
+        "count_workflows": [Case(statements.count_workflows(), "runs_page", ALL, ALL)],
         "expire_memo": [
             Case(statements.expire_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
@@ -167,7 +184,11 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", 2 * EACH),
         ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
+        "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
+        "find_gate": [Case(statements.find_gate("gate"), "_id")],
+        "find_gated": [Case(statements.find_gated(due), "_id", 2)],
         "find_hook": [Case(statements.find_hook(f"hash5-{tenant}"), "runs_hooks")],
+        "find_keeper": [Case(statements.find_keeper(tenant, "kin", "kept"), "runs_kept_key")],
         "find_leases": [Case(statements.find_leases(all_held), "_id", EACH)],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
         "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
@@ -189,15 +210,19 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             ),
             Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10, ALL),
         ],
+        "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
+        "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
         "find_run": [
             Case(statements.find_run(run["_id"]), "_id"),
             Case(statements.find_run(run["_id"], {"status": 1}), "_id"),
         ],
+        "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
         "find_waiting": [
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),
             Case(statements.find_waiting(waits, 50), "runs_waiting", EACH),
         ],
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
+        "insert_gate": [Case(statements.insert_gate({"_id": "gate", "rev": 1}), "_id")],
         "insert_memo": [Case(statements.insert_memo([memo[0], memo[1] | {"_id": "new"}]), "_id")],
         "insert_meta": [Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id")],
         "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
@@ -213,6 +238,7 @@ async def filled(store: Store, runs: Any) -> Store:
     for tenant in ("ours", "theirs"):
         await runs.insert_many(documents(tenant))
         await runs.database["streamline.memo"].insert_many(entries(tenant))
+    await runs.database["streamline.gates"].insert_one({"_id": "gate", "rev": 3})
     await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
 
@@ -254,7 +280,9 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 
 
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
-WITHIN_A_TENANT = ("advance_run", "count_runs", "find_hook", "find_page", "find_run", "find_waiting", "find_winner")
+WITHIN_A_TENANT = (
+    "advance_run", "count_runs", "count_workflows", "find_hook", "find_page", "find_run", "find_waiting", "find_winner",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "i"), EXPLAINED)
@@ -313,7 +341,7 @@ async def size_of(store: Store, statement: Any, scope: Scope) -> int:
     """How many runs the statement is about: written, found or counted."""
     answer = await store.run(statement, scope)
     if isinstance(answer, list):
-        return sum(each.get("n", 1) for each in answer) if statement.name == "count_runs" else len(answer)
+        return sum(each.get("n", 1) for each in answer) if statement.name.startswith("count_") else len(answer)
     return {"inserted": 1, "id_taken": 0, "key_taken": 0}[answer] if isinstance(answer, str) else int(answer)
 
 
