@@ -50,7 +50,10 @@ class Lines:
     def listen(self) -> Callable[[], None]:
         """Serve a line whenever a slot of its key is given back; return a function that ends it."""
         bus = self._runtime.bus
-        forget = (bus.on_freed(self.serve_soon), bus.on_hint(SLOTS, self._news.set))
+        facts = self._runtime.facts
+        forget = (
+            bus.on_freed(self.serve_soon), bus.on_hint(SLOTS, self._news.set), facts.on_change(self._news.set)
+        )  # fmt: skip
 
         def end() -> None:
             for each in forget:
