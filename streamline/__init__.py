@@ -4,8 +4,10 @@ from streamline.admin.following import Subscriber
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
 from streamline.domain.dead_letter import DeadLetter
+from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
+from streamline.domain.statistics import Queue, Stats
 from streamline.engine.context import Context
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.looping import Continue, Done
@@ -20,9 +22,11 @@ from streamline.workflow import Workflow
 
 __all__ = [
     "Answer",
+    "Concurrency",
     "Context",
     "Continue",
     "DeadLetter",
+    "Debounce",
     "Decision",
     "Done",
     "Event",
@@ -32,16 +36,19 @@ __all__ = [
     "NonRetriableError",
     "Page",
     "Progress",
+    "Queue",
     "RetryAfter",
     "RetryPolicy",
     "Run",
     "RunHandle",
     "Settings",
     "Settled",
+    "Stats",
     "Step",
     "Streamline",
     "StreamlineError",
     "Subscriber",
+    "Throttle",
     "Wait",
     "Worker",
     "Workflow",

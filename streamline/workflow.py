@@ -15,6 +15,7 @@ from streamline.declaring.ready_steps import ReadySteps
 from streamline.declaring.rules import (
     check_handler,
     checked_ends,
+    checked_gate,
     checked_guards,
     checked_history,
     checked_payload_limit,
@@ -28,6 +29,7 @@ from streamline.declaring.steps import StepDecorator, WorkflowStep
 from streamline.domain.annotations import return_codec
 from streamline.domain.definition import CompensationDefinition, Definition, OnError, StepDefinition, WorkflowReference
 from streamline.domain.durations import Duration
+from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.names import check_name, check_version
 from streamline.domain.payloads import ANY, Codec
 from streamline.domain.policies import RetryPolicy
@@ -62,6 +64,9 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         guards: Functions of the context and a branch's key, None for the step itself; one that returns False or a
             reason, or raises, fails the step or branch for good.
         idempotency_key: Derives the key of a start from the validated input, where the caller gives none.
+        concurrency: How many runs may be at work at once.
+        throttle: How many runs may begin in a window of time.
+        debounce: How starts that follow one another closely become one run.
         retention: How long ended runs are kept: a duration, or durations by terminal status; default for ever.
         max_payload_bytes: Limit of one input, output or state; default the app's.
 
@@ -87,6 +92,9 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         hooks: Sequence[Any] = (),
         guards: Sequence[Callable[..., Any]] = (),
         idempotency_key: Callable[[InputT], str | None] | None = None,
+        concurrency: Concurrency | None = None,
+        throttle: Throttle | None = None,
+        debounce: Debounce | None = None,
         retention: Duration | Mapping[str, Duration] | None = None,
         max_payload_bytes: int | None = None,
     ) -> None:
@@ -106,6 +114,9 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         if idempotency_key is not None and not callable(idempotency_key):
             raise InvalidPolicy("idempotency_key: a function of the input", field="idempotency_key")
         self._idempotency_key = idempotency_key
+        self._concurrency = checked_gate(concurrency, Concurrency, "concurrency")
+        self._throttle = checked_gate(throttle, Throttle, "throttle")
+        self._debounce = checked_gate(debounce, Debounce, "debounce")
         self._retention = checked_retention(retention)
         self._max_payload_bytes = checked_payload_limit(max_payload_bytes)
         self._steps: dict[str, StepDefinition] = {}
@@ -177,6 +188,9 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
                 compensate_on=self._compensate_on,
                 hooks=self._hooks,
                 guards=self._guards,
+                concurrency=self._concurrency,
+                throttle=self._throttle,
+                debounce=self._debounce,
             )
         return self._definition
 

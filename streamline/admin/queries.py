@@ -9,7 +9,9 @@ from typing import Any, Unpack
 from streamline.admin.opened import Opened
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.run import Event, Progress, Run, read_output
+from streamline.domain.statistics import Stats
 from streamline.domain.statuses import RunStatus
+from streamline.engine.counting import stats
 from streamline.engine.endings import OnAsking
 from streamline.errors import RunCancelled, RunFailed
 from streamline.paging import Page, RunOptions
@@ -93,6 +95,13 @@ class Queries(Opened):
         """Return how far a run's step is that said so last; see `RunHandle.progress`."""
         said = [step.progress for step in (await self.get(run_id)).steps if step.progress is not None]
         return max(said, key=lambda progress: progress.at, default=None)
+
+    async def stats(self) -> Stats:
+        """Return how the deployment stands: runs by status, what is due, slots and lines, workers, paused workflows.
+
+        Everything is counted from the runs; on a large database this is for operators and dashboards, not for a loop.
+        """
+        return await stats(self._open_session.runtime, UNTENANTED)
 
     async def result_of(self, run_id: str, timeout: Duration | None = None, on_asking: OnAsking | None = None) -> Any:
         """Return the output of a run once it is done; see `RunHandle.result`."""

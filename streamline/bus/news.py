@@ -38,6 +38,7 @@ class Bus:
         self._fenced: list[Fence] = []
         self._alarms: list[Alarm] = []
         self._news: list[Callable[[str], None]] = []
+        self._freed: list[Callable[[str], None]] = []
         self._hints: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closers: list[Callable[[dict[str, Any]], None]] = []
         self._calls: set[asyncio.Future[None]] = set()
@@ -87,6 +88,17 @@ class Bus:
         """Tell whoever drives the run that somebody has written it."""
         for listener in tuple(self._news):
             listener(run_id)
+
+    def on_freed(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call `listener` with the key of each slot that is given back here; return a function that ends it."""
+        self._freed.append(listener)
+        return lambda: self._freed.remove(listener) if listener in self._freed else None
+
+    def freed(self, slot_key: str) -> bool:
+        """Tell that a slot was given back; return whether anybody here listens."""
+        for listener in tuple(self._freed):
+            listener(slot_key)
+        return bool(self._freed)
 
     def on_hint(self, name: str, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` whenever there may be something new of this name; return a function that ends it."""

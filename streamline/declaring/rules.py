@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.policies import RetryPolicy, check_attempts
 from streamline.domain.statuses import TERMINAL
 from streamline.errors import DefinitionError, InvalidPolicy
+
+GateT = TypeVar("GateT")
 
 PAYLOAD_MAX = 12 * 1024 * 1024
 
@@ -60,6 +62,13 @@ def checked_ends(ends: Collection[str]) -> frozenset[str]:
     if not is_collection or not set(ends) <= {"failed", "cancelled"}:
         raise InvalidPolicy('compensate_on: a set of "failed" and "cancelled"', field="compensate_on")
     return frozenset(ends)
+
+
+def checked_gate(gate: object, kind: type[GateT], name: str) -> GateT | None:
+    """Return the gate if it is of its kind; raise `InvalidPolicy` otherwise."""
+    if gate is not None and not isinstance(gate, kind):
+        raise InvalidPolicy(f"{name}: a {kind.__name__}", field=name)
+    return gate
 
 
 def checked_guards(guards: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:

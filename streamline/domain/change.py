@@ -105,7 +105,7 @@ def carry_out(document: dict[str, Any], change: Change) -> None:
         place, name = _place(document, path)
         place[name] = min(place.get(name, instant), instant)
     if change.events:
-        document["events"] = [*document["events"], *change.events][-change.keep :]
+        document["events"] = [*document.get("events", ()), *change.events][-change.keep :]
 
 
 def holds(document: Mapping[str, Any], path: str, wanted: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
 
+from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.payloads import Codec
 from streamline.domain.policies import RetryPolicy
 
@@ -84,6 +85,9 @@ class Definition:
     compensate_on: frozenset[str] = frozenset({"failed"})
     hooks: tuple[Any, ...] = ()
     guards: tuple[Callable[..., Any], ...] = ()
+    concurrency: Concurrency | None = None
+    throttle: Throttle | None = None
+    debounce: Debounce | None = None
     route: str = field(init=False)
     index: Mapping[str, int] = field(init=False)
 

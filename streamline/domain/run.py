@@ -189,6 +189,8 @@ class Run(Record):
     start_by: datetime | None = None
     logs: tuple[LogLine, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    slot: int | None = None
+    queued_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -279,6 +281,8 @@ def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
         start_by=document.get("start_by"),
         logs=tuple(LogLine(**line) for line in document.get("logs", ())),
         metrics=dict(document.get("metrics", {})),
+        slot=document.get("slot"),
+        queued_at=document.get("queued_at"),
     )
 
 

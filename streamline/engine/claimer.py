@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.transitions.claiming import lease_of, take_due, take_expired, take_undoing
+from streamline.domain.transitions.claiming import lease_of, take_admitted, take_due, take_expired, take_undoing
+from streamline.domain.transitions.gating import is_to_be_admitted
+from streamline.engine.admission import Admission
 from streamline.engine.crew import Crew
+from streamline.engine.gates.throttles import Throttles
 from streamline.engine.runtime import Runtime
 from streamline.ids import new_token
 from streamline.settings import Worker
@@ -44,12 +47,13 @@ class Claimer:
     random, so that workers stop meeting at the head of the queue.
     """
 
-    def __init__(self, runtime: Runtime, settings: Worker, worker_id: str, crew: Crew) -> None:
+    def __init__(self, runtime: Runtime, settings: Worker, worker_id: str, crew: Crew, throttles: Throttles) -> None:
         self._runtime = runtime
         self._settings = settings
         self._worker_id = worker_id
         self._crew = crew
         self._spread = 1.0
+        self.admission = Admission(runtime, crew, throttles, self.new_lease, settings.lease_seconds)
 
     def new_lease(self, now: datetime, news: str | None = None) -> dict[str, Any]:
         """Return a lease of this worker from now on."""
@@ -57,22 +61,26 @@ class Claimer:
 
     async def due(self, limit: int, by: datetime | None = None) -> Claimed:
         """Claim runs that are due by an instant, default now, `limit` at most."""
-        now, routes = self._runtime.clock.now(), self._runtime.registry.routes
+        now, routes = self._runtime.clock.now(), self._runtime.routes
+        if not routes:
+            return Claimed()
         by = now if by is None else by
         window = int(limit * self._spread)
         found = await self._runtime.store.run(statements.find_due(routes, by, window))
         picked = found if len(found) <= limit else random.sample(found, limit)
         count = 0
-        for undoing, take in ((False, take_due), (True, take_undoing)):
-            ids = [each["_id"] for each in picked if (each["status"] == "compensating") == undoing]
-            if ids:
+        for take, runs in _sorted_by_claim(picked):
+            ids = [each["_id"] for each in runs]
+            if take is None:
+                count += await self.admission.take(ids)
+            elif ids:
                 count += await self._take(ids, "claimed", partial(_claim_by, take, routes, by))
         self._adapt_spread(len(picked), count)
         return Claimed(count, more=len(found) >= window or count < len(found))
 
     async def expired(self, limit: int) -> Claimed:
         """Claim runs whose worker no longer beats, `limit` at most."""
-        now, routes = self._runtime.clock.now(), self._runtime.registry.routes
+        now, routes = self._runtime.clock.now(), self._runtime.routes
         found = await self._runtime.store.run(statements.find_expired(routes, now, limit))
         ids = [document["_id"] for document in found]
         count = await self._take(ids, "recovered", lambda now, lease: take_expired(routes, now, lease))
@@ -84,7 +92,7 @@ class Claimer:
         """Return the first instant within so many seconds at which a run falls due, if there is one."""
         now = self._runtime.clock.now()
         until = datetime.fromtimestamp(now.timestamp() + within, tz=now.tzinfo)
-        found = await self._runtime.store.run(statements.find_next_due(self._runtime.registry.routes, now, until))
+        found = await self._runtime.store.run(statements.find_next_due(self._runtime.routes, now, until))
         return found[0]["due_at"] if found else None
 
     def _adapt_spread(self, picked: int, won: int) -> None:
@@ -111,6 +119,24 @@ class Claimer:
         # How many matched does not matter: the token tells, even where the answer to the claim itself was lost.
         await self._runtime.store.run(statements.claim_runs(ids, change))
         return await self._runtime.store.run(statements.find_claimed(ids, change.put["lease"]["token"]))
+
+
+def _sorted_by_claim(
+    found: list[dict[str, Any]],
+) -> Iterator[tuple[Callable[..., Change] | None, list[dict[str, Any]]]]:
+    """Yield due runs by how they are claimed: in one write, as what is being undone, or one by one through gates."""
+    undone = [run for run in found if run["status"] == "compensating"]
+    gated = [run for run in found if run["status"] != "compensating" and is_to_be_admitted(run)]
+    if not undone and not gated:
+        yield take_due, found
+        return
+    others = {run["_id"] for run in (*undone, *gated)}
+    admitted = [run for run in found if run["_id"] not in others and "gated" in run]
+    yield take_due, [run for run in found if run["_id"] not in others and "gated" not in run]
+    yield take_admitted, admitted
+    yield take_undoing, undone
+    if gated:
+        yield None, gated
 
 
 def _claim_by(

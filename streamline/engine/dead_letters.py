@@ -55,7 +55,7 @@ class DeadLetters:
             "error": told,
             "died_at": self._runtime.clock.now(),
         }
-        await self._runtime.store.run(statements.insert_dead(letter))
+        await self._runtime.store.run(statements.insert_meta(letter, "subscribers"))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Deliver again what is asked for, one after the other, until told to stop."""

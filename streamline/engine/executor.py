@@ -105,6 +105,8 @@ class Executor:
 
     def _next(self, holding: Holding) -> Awaitable[None]:
         """Return what there is to do for the run next, to be awaited."""
+        if self.runtime.is_held_up(holding.definition.name):
+            return holding.commit(lambda run: stepping.release(run, self.runtime.clock.now()))
         if holding.run["status"] == "compensating":
             return self._undo(holding)
         if (limit := self._limit_passed(holding.run)) is not None:

@@ -98,7 +98,7 @@ class Keeping:
 
     async def _is_saved(self) -> bool:
         """Return whether a write whose answer was lost had taken effect."""
-        for found in await self._runtime.store.run(statements.find_subscriber(self._name)):
+        for found in await self._runtime.store.run(statements.find_meta(self._name, "subscribers")):
             lease = found.get("lease") or {}
             return bool(lease.get("token") == self._token and found["saves"] == self._saves + 1)
         return False

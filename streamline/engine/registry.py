@@ -33,6 +33,19 @@ class Registry:
             raise WorkflowNotFound(f"no workflow named {name!r:.100} is registered", field="workflow")
         return self._current[name]
 
+    def latest(self, name: str) -> Definition | None:
+        """Return the definition that starts new runs of this name, or None where there is none."""
+        return self._current.get(name)
+
+    def find(self, route: str) -> Definition | None:
+        """Return the definition of a route, or None where this process does not serve it."""
+        return self._by_route.get(route)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The workflows of which this process serves a version."""
+        return tuple(self._current)
+
     def serving(self, name: str, version: str) -> Definition | None:
         """Return the definition of this name and version, or None where this process does not serve it."""
         return self._by_route.get(route_of(name, version))

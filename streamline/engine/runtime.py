@@ -19,6 +19,8 @@ from streamline.features.tokens import TokenMaker
 from streamline.settings import Settings
 from streamline.store import EVERYTHING, Scope, Store, WakeChannel, statements
 
+SLOTS = "slots"
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -44,6 +46,23 @@ class Runtime:
         if self.wakes is not None:
             self.wakes.due(route, due_at)
 
+    def freed(self, slot_key: str) -> None:
+        """Tell whoever calls up runs, here or elsewhere, that a slot is free; a hint, never the truth."""
+        if not self.bus.freed(slot_key) and self.wakes is not None:
+            self.wakes.hint(SLOTS)
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes whose runs this process may take now."""
+        if not self.facts.get("paused"):
+            return self.registry.routes
+        return tuple(route for route in self.registry.routes if not self.is_held_up(route.partition("@")[0]))
+
+    def is_held_up(self, workflow: str) -> bool:
+        """Return whether an operator holds all runs of a workflow up."""
+        paused = self.facts.get("paused")
+        return bool(paused) and workflow in paused
+
     def hint(self, name: str) -> None:
         """Tell this process and the others that there may be something new of this name; never the truth."""
         self.bus.hint(name)
@@ -56,8 +75,11 @@ class Runtime:
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
+        freed = run.get("slot_key") if "slot" in run and "slot" in change.drop else None
         carry_out(run, change)
         self.bus.publish(run["_id"], change.events)
+        if freed is not None:
+            self.freed(freed)
         if "owes_at" in change.put:
             self.bus.closed(dict(run))
         return True

@@ -151,6 +151,14 @@ class Session:
         self._loops.append(asyncio.ensure_future(repeat("reading the facts", once, clock.sleep, Breaker())))
         self._forget_facts = facts.listen()
 
+    async def hold_up(self, workflow: str) -> None:
+        """Let no step of a workflow begin, anywhere."""
+        await self.runtime.facts.put(f"paused.{workflow}", self.runtime.clock.now())
+
+    async def let_go_on(self, workflow: str) -> None:
+        """Let the steps of a workflow begin again."""
+        await self.runtime.facts.drop(f"paused.{workflow}")
+
     def close_runs(self) -> None:
         """Do what follows from the end of runs: those that end here at once, others' where it was left undone."""
         self._forget = self.runtime.bus.on_closed(self._close_soon)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from streamline.domain.definition import Definition
+from streamline.domain.gates import gate_of
 from streamline.domain.payloads import check_input
-from streamline.domain.transitions.birth import Order, queued
+from streamline.domain.transitions.birth import Order
 from streamline.engine.control import Control
+from streamline.engine.gates.entry import Entrance
+from streamline.engine.gates.throttles import Throttles
 from streamline.engine.limits import check_payload
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
@@ -30,15 +34,19 @@ async def spawn(
         InvalidInput, SerializationError, PayloadTooLarge: An input is not of the allowed form; nothing is stored.
     """
     orders = [_order(runtime, parent, each, fan, policy, on_parent_close) for each in wanted]
-    now = runtime.clock.now()
-    born, mark = runtime.outbox.born, runtime.store.new_mark
-    inserts = [statements.insert_run(born(queued(order, now, now)), mark(), order.weight) for order in orders]
+    newborns = await Entrance(runtime, Throttles(runtime)).newborns(orders, None)
+    inserts = [
+        statements.insert_run(runtime.outbox.born(run), runtime.store.new_mark(), order.weight)
+        for order, run in zip(orders, newborns, strict=True)
+    ]
     outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))
     for insert, outcome in zip(inserts, outcomes, strict=True):
         if outcome == "inserted":
             runtime.bus.publish(insert.run_id, tuple(insert.document["events"]))
     for route in {order.definition.route for order in orders}:
-        runtime.announce(route, now)
+        runtime.announce(route, runtime.clock.now())
+    for slot_key in {run["slot_key"] for run in newborns if "queued_at" in run}:
+        runtime.freed(slot_key)
     return [order.run_id for order in orders]
 
 
@@ -48,6 +56,12 @@ async def close(runtime: Runtime, children: Sequence[Mapping[str, Any]], reason:
     for child in children:
         if child["status"] != "missing":
             await control.cancel(child["_id"], EVERYTHING, reason=reason, by=None)
+
+
+def _gate_of_child(definition: Definition, value: Any, tenant_id: str | None) -> dict[str, Any]:
+    # Each child is a run of its own: it cannot be merged with another into one draft.
+    gate = gate_of(definition, value, tenant_id)
+    return {name: key for name, key in gate.items() if name != "debounce_key"}
 
 
 def _order(
@@ -75,4 +89,5 @@ def _order(
         root_run_id=parent.get("root_run_id", parent["_id"]),
         deadline_at=None if definition.run_timeout is None else now + definition.run_timeout,
         start_by=None if definition.start_by is None else now + definition.start_by,
+        gate=_gate_of_child(definition, encoded.value, parent.get("tenant_id")),
     )

@@ -10,10 +10,14 @@ from typing import Any, Literal, TypedDict
 
 from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, check_instant, parse_duration
+from streamline.domain.gates import gate_of
 from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
-from streamline.domain.transitions.birth import Order, claimed, queued
+from streamline.domain.transitions.birth import Order, claimed, in_line, queued
 from streamline.domain.transitions.jumping import forked
+from streamline.engine.gates.debouncing import Debouncing
+from streamline.engine.gates.entry import Entrance, Entry
+from streamline.engine.gates.throttles import Throttles
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
@@ -27,6 +31,7 @@ from streamline.errors import (
 )
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements
+from streamline.store.compile import as_stored
 from streamline.store.operations import Insert, Inserted
 
 Answer = asyncio.Future[Inserted]
@@ -47,7 +52,7 @@ class StartRules(TypedDict, total=False):
     """How a run is to be started, beside its workflow, input and limit of time; see `Streamline.start`."""
 
     idempotency_key: str | None
-    idempotency: Literal["active"]
+    idempotency: Literal["active", "forever"]
     start_by: Duration | datetime | None
     priority: int
     delay: Duration | None
@@ -69,6 +74,9 @@ class Starter:
     def __init__(self, runtime: Runtime, worker: ActiveWorker | None) -> None:
         self._runtime = runtime
         self._worker = worker
+        throttles = Throttles(runtime) if worker is None else worker.throttles
+        self._entrance = Entrance(runtime, throttles)
+        self._debouncing = Debouncing(runtime)
 
     async def start(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
@@ -82,15 +90,34 @@ class Starter:
         return await self._start(order, self._due_at(options))
 
     async def _start(self, order: Order, due_at: datetime | None) -> Started:
+        if order.gate and order.idempotency_key is not None and (winner := await self._winner(order)) is not None:
+            # It must not cost a place, nor put a draft off.
+            return winner
         for _ in range(_RACES):
-            outcome = await self._insert(order, due_at)
-            if outcome == "inserted":
-                return Started(order.run_id, created=True)
+            run_id, outcome = await self._enter(order, due_at)
+            if outcome in ("inserted", None):
+                return Started(run_id, created=outcome is not None)
             if outcome == "id_taken":
                 raise IdempotencyConflict("run_id: a run with this id exists", field="run_id")
-            if (winner := await self._winner(order)) is not None:
-                return Started(winner, created=False)
-        raise StoreUnavailable("the idempotency key changed hands too often")
+            if outcome == "key_taken" and (winner := await self._winner(order)) is not None:
+                return winner
+        raise StoreUnavailable("the idempotency key, or the slot, changed hands too often")
+
+    async def _enter(self, order: Order, due_at: datetime | None) -> tuple[str, Inserted | None]:
+        """Store the run, as its gates let it; return its id, or an older draft's, and what the insert came to."""
+        if "debounce_key" in order.gate:
+            return await self._debouncing.start(order, due_at or self._runtime.clock.now())
+        if not order.gate or due_at is not None:
+            return order.run_id, await self._insert(order, due_at)
+        is_kept = self._reserve(order)
+        try:
+            entry = await self._entrance.enter(order, may_begin=is_kept)
+        except BaseException:
+            self._unreserve(is_kept)
+            raise
+        if not entry.begins:
+            self._unreserve(is_kept)
+        return order.run_id, await self._insert_entry(order, entry)
 
     async def fork(self, run_id: str, from_step: str, state: Any, new_id: str | None, scope: Scope) -> Started:
         """Start a new run that goes on from a step of an old one."""
@@ -109,8 +136,9 @@ class Starter:
             tags=tuple(run.get("tags", ())),
             metadata=run.get("metadata"),
             deadline_at=_deadline(None, definition.run_timeout, now),
+            gate=gate_of(definition, run["input"], run.get("tenant_id")),
         )
-        newborn = queued(order, now, now)
+        newborn = (await self._entrance.newborns([order], None))[0]
         if state is not None:
             encoded = (definition.state or ANY).encode(state, "state", refuse=InvalidInput)
             newborn |= {"state": encoded.value, "state_size": encoded.size}
@@ -119,7 +147,7 @@ class Starter:
         fresh = forked(run, newborn, from_step)
         if await self._runtime.store.run(self._statement(order, fresh)) != "inserted":
             raise IdempotencyConflict("new_run_id: a run with this id exists", field="new_run_id")
-        self._runtime.announce(fresh["route"], fresh["due_at"])
+        self._follow_newborns([fresh])
         return Started(order.run_id, created=True)
 
     async def start_many(
@@ -131,25 +159,37 @@ class Starter:
         if options.get("run_id") is not None and len(values) != 1:
             raise InvalidKey("run_id: one id cannot be that of several runs", field="run_id")
         orders = [self._order(definition, value, options, scope) for value in values]
-        now, due_at = self._runtime.clock.now(), self._due_at(options)
-        inserts = [self._statement(order, queued(order, now, due_at or now)) for order in orders]
+        due_at = self._due_at(options)
+        if definition.debounce is not None or any(self._entrance.is_refusing(order) for order in orders[:1]):
+            return [await self._start(order, due_at) for order in orders]
+        newborns = await self._entrance.newborns(orders, due_at)
+        inserts = [self._statement(order, run) for order, run in zip(orders, newborns, strict=True)]
         outcomes = await asyncio.shield(asyncio.ensure_future(self._runtime.store.insert_many(inserts)))
-        for order, insert, outcome in zip(orders, inserts, outcomes, strict=True):
-            if outcome == "inserted":
-                self._runtime.bus.publish(order.run_id, tuple(insert.document["events"]))
-        self._runtime.announce(definition.route, due_at or now)
+        self._follow_newborns([run for run, done in zip(newborns, outcomes, strict=True) if done == "inserted"])
         return [await self._settled(order, due_at, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+
+    def _follow_newborns(self, runs: Sequence[dict[str, Any]]) -> None:
+        """Tell of runs that were stored."""
+        for run in runs:
+            self._runtime.bus.publish(run["_id"], tuple(run["events"]))
+        for route in {run["route"] for run in runs}:
+            dues = [run["due_at"] for run in runs if run["route"] == route and "due_at" in run]
+            self._runtime.announce(route, min(dues, default=None))
+        for slot_key in {run["slot_key"] for run in runs if "queued_at" in run}:
+            self._runtime.freed(slot_key)
 
     def _order(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Order:
         encoded = check_input(definition.input, value)
         check_payload(self._runtime, definition.max_payload_bytes, encoded, "input")
         if unknown := set(options) - StartOptions.__annotations__.keys():
             raise TypeError(f"start() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
-        if options.get("idempotency", "active") != "active":
-            raise InvalidKey('idempotency: "active"', field="idempotency")
+        if options.get("idempotency", "active") not in ("active", "forever"):
+            raise InvalidKey('idempotency: "active" or "forever"', field="idempotency")
         key, run_id = options.get("idempotency_key"), options.get("run_id")
         if key is None and definition.idempotency_key is not None:
             key = _derived_key(definition.idempotency_key, definition.input.decode(encoded.value))
+        if key is None and options.get("idempotency") == "forever":
+            raise InvalidKey('idempotency_key: "forever" needs one', field="idempotency_key")
         metadata = self._metadata(definition, options.get("metadata"))
         begins = self._due_at(options) or self._runtime.clock.now()
         return Order(
@@ -160,6 +200,8 @@ class Starter:
             priority=_checked_priority(options.get("priority", 0)),
             tenant_id=scope.tenant_id,
             idempotency_key=None if key is None else check_key(key, "idempotency_key"),
+            is_kept=options.get("idempotency") == "forever",
+            gate=gate_of(definition, encoded.value, scope.tenant_id),
             tags=tuple(check_tags(options.get("tags", ()))),
             metadata=metadata.value,
             start_by=_checked_start_by(options.get("start_by") or definition.start_by, begins),
@@ -185,16 +227,43 @@ class Starter:
     async def _insert(self, order: Order, due_at: datetime | None) -> Inserted:
         """Insert the run; what follows from its being stored is done even where the caller is cancelled meanwhile."""
         now = self._runtime.clock.now()
+        if due_at is None and self._reserve(order):
+            return await self._insert_claimed(order, now, None)
+        return await self._insert_queued(order, queued(order, now, due_at or now))
+
+    async def _insert_entry(self, order: Order, entry: Entry) -> Inserted:
+        now = self._runtime.clock.now()
+        if entry.begins:
+            return await self._insert_claimed(order, entry.due_at or now, entry.slot)
+        if entry.due_at is not None:
+            return await self._insert_queued(order, queued(order, now, entry.due_at, entry.slot))
+        outcome = await self._insert_queued(order, in_line(order, now))
+        # Whoever gave a slot back meanwhile may not have seen this run in line.
+        self._runtime.freed(order.gate["slot_key"])
+        return outcome
+
+    async def _insert_claimed(self, order: Order, now: datetime, slot: int | None) -> Inserted:
         worker = self._worker
-        if due_at is None and worker is not None and self._serves(order) and worker.reserve():
-            run = claimed(order, now, worker.claimer.new_lease(now))
-            follow = self._follow_claimed(worker, run, self._runtime.clock.monotonic())
-        else:
-            run = queued(order, now, due_at or now)
-            follow = self._follow_queued(run)
+        assert worker is not None, "a place was reserved"
+        run = claimed(order, now, worker.claimer.new_lease(now), slot)
+        return await self._submit(order, run, self._follow_claimed(worker, run, self._runtime.clock.monotonic()))
+
+    async def _insert_queued(self, order: Order, run: dict[str, Any]) -> Inserted:
+        return await self._submit(order, run, self._follow_queued(run))
+
+    async def _submit(self, order: Order, run: dict[str, Any], follow: Callable[[Answer], None]) -> Inserted:
         stored = self._runtime.store.submit(self._statement(order, run))
         stored.add_done_callback(follow)
         return await asyncio.shield(stored)
+
+    def _reserve(self, order: Order) -> bool:
+        """Keep a place for a run that this process drives from birth, if it can."""
+        is_held_up = self._runtime.is_held_up(order.definition.name)
+        return self._worker is not None and not is_held_up and self._serves(order) and self._worker.reserve()
+
+    def _unreserve(self, is_kept: bool) -> None:
+        if is_kept and self._worker is not None:
+            self._worker.crew.unreserve(1)
 
     def _follow_claimed(self, worker: ActiveWorker, run: dict[str, Any], sent: float) -> Callable[[Answer], None]:
         def follow(stored: Answer) -> None:
@@ -208,7 +277,7 @@ class Starter:
     def _follow_queued(self, run: dict[str, Any]) -> Callable[[Answer], None]:
         def follow(stored: Answer) -> None:
             if _is_inserted(stored):
-                self._runtime.announce(run["route"], run["due_at"])
+                self._runtime.announce(run["route"], run.get("due_at"))
                 self._runtime.bus.publish(run["_id"], tuple(run["events"]))
 
         return follow
@@ -219,11 +288,22 @@ class Starter:
     def _serves(self, order: Order) -> bool:
         return order.definition.route in self._runtime.registry.routes
 
-    async def _winner(self, order: Order) -> str | None:
+    async def _winner(self, order: Order) -> Started | None:
+        """Return the run that holds the order's idempotency key.
+
+        Raises:
+            IdempotencyConflict: The key is kept, and was first used with another input.
+        """
         assert order.idempotency_key is not None
-        statement = statements.find_winner(order.tenant_id, order.definition.name, order.idempotency_key)
-        found = await self._runtime.store.run(statement)
-        return found[0]["_id"] if found else None
+        place = (order.tenant_id, order.definition.name, order.idempotency_key)
+        found = await self._runtime.store.run(statements.find_winner(*place))
+        if not found and order.is_kept:
+            found = await self._runtime.store.run(statements.find_keeper(*place))
+        if not found:
+            return None
+        if order.is_kept and found[0]["input"] != as_stored(order.input):
+            raise IdempotencyConflict("idempotency_key: it was used with another input", field="idempotency_key")
+        return Started(found[0]["_id"], created=False)
 
     async def _settled(self, order: Order, due_at: datetime | None, outcome: Inserted) -> Started:
         if outcome == "inserted":

@@ -112,7 +112,7 @@ class SubscriberDriver:
         until = now + self._runtime.settings.subscriber_lease_time
         lease = {"worker": self.id, "token": token, "until": until}
         await self._runtime.store.run(statements.take_lease(name, lease, now, "subscribers"))
-        found = await self._runtime.store.run(statements.find_subscriber(name))
+        found = await self._runtime.store.run(statements.find_meta(name, "subscribers"))
         return found[0] if found else None
 
     async def _release(self, token: str) -> None:

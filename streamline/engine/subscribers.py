@@ -38,15 +38,16 @@ class Subscribers:
         position = 0 if start == "beginning" else await self._log.tail()
         record = {"_id": subscription.name, **subscription.record(), "position": position, "held": [], "saves": 0}
         record |= {"created_at": self._runtime.clock.now(), **(more or {})}
-        known = await self._runtime.store.run(statements.insert_subscriber(record))
+        known = await self._runtime.store.run(statements.insert_meta(record, "subscribers"))
         if known and any(known[0].get(name) != value for name, value in subscription.record().items()):
-            await self._runtime.store.run(statements.change_subscriber(subscription.name, subscription.record()))
+            changed = statements.change_meta(subscription.name, subscription.record(), (), "subscribers")
+            await self._runtime.store.run(changed)
         self._runtime.hint(HINT)
         return known[0] if known else record
 
     async def find(self, name: str) -> dict[str, Any]:
         """Return the record of a subscriber; raise `SubscriberNotFound`."""
-        found = await self._runtime.store.run(statements.find_subscriber(name))
+        found = await self._runtime.store.run(statements.find_meta(name, "subscribers"))
         if not found:
             raise SubscriberNotFound(f"no subscriber {name!r:.100}", field="name")
         return found[0]
@@ -72,7 +73,7 @@ class Subscribers:
         """Put a subscriber back, or forward: to a position, to what was logged at an instant or later, to the begin."""
         position = await self._position_of(after)
         # Without its lease, whoever drives it can store nothing more, and begins again.
-        change = statements.change_subscriber(name, {"position": position, "held": []}, ("lease",))
+        change = statements.change_meta(name, {"position": position, "held": []}, ("lease",), "subscribers")
         if not await self._runtime.store.run(change):
             raise SubscriberNotFound(f"no subscriber {name!r:.100}", field="name")
         self._runtime.hint(HINT)

@@ -12,7 +12,9 @@ from typing import Any
 from streamline.engine.claimer import Claimer
 from streamline.engine.crew import Crew
 from streamline.engine.executor import Executor
+from streamline.engine.gates.throttles import Throttles
 from streamline.engine.heartbeat import Heartbeat
+from streamline.engine.lines import Lines
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.runtime import Runtime
 from streamline.engine.scheduler import Scheduler
@@ -33,7 +35,9 @@ class ActiveWorker:
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="streamline-step")
         executor = Executor(runtime, settings, self._threads)
         self.crew = Crew(runtime, executor, settings, self._parked)
-        self.claimer = Claimer(runtime, settings, self.id, self.crew)
+        self.throttles = Throttles(runtime)
+        self.claimer = Claimer(runtime, settings, self.id, self.crew, self.throttles)
+        self.lines = Lines(runtime, lambda: self.crew.room if self._accepting else 0, self.claimer.admission, settings)
         sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
@@ -41,6 +45,8 @@ class ActiveWorker:
             runtime.bus.on_fence(self.crew.lose),
             runtime.bus.on_due(self.look_at),
             runtime.bus.on_news(self.crew.refresh),
+            self.lines.listen(),
+            runtime.facts.on_change(lambda: self.look_at(runtime.clock.now())),
         )
         self._loops: list[asyncio.Task[None]] = []
         self._accepting = False
@@ -49,6 +55,7 @@ class ActiveWorker:
         """Begin to take runs."""
         self._accepting = True
         self._spawn("looking for runs", self.scheduler.run_once, self.scheduler.wait)
+        self._spawn("calling up runs", self.lines.run_once, self.lines.wait)
         self.begin_to_beat()
 
     def begin_to_beat(self) -> None:
@@ -67,6 +74,7 @@ class ActiveWorker:
         self.crew.abandon()
         for forget in self._forget:
             forget()
+        await self.lines.settle()
         await end([beating])
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 def unlogged(run: Document) -> int:
     """Return how many of the events that a run keeps the log may not have."""
     waiting: int = run["event_seq"] - run.get("relayed", 0)
-    return max(0, min(waiting, len(run["events"])))
+    return max(0, min(waiting, len(run["events"]) if "events" in run else EVENTS_KEPT))
 
 
 def is_full(run: Document, change: Change) -> bool:

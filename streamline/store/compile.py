@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import bson
+
 from streamline.domain.change import Absent, Append, AtMost, Change, Counted, OneOf
+from streamline.store.driver import CODEC
 
 _PLAIN = frozenset({str, int})
 
@@ -33,6 +36,11 @@ def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
     if pushes:
         update["$push"] = pushes
     return update
+
+
+def as_stored(value: Any) -> Any:
+    """Return a value as it reads once it was stored."""
+    return bson.decode(bson.encode({"": value}), codec_options=CODEC)[""]
 
 
 def _push(more: Append) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from streamline.errors import (
 )
 from streamline.ids import new_token
 from streamline.settings import Settings
-from streamline.store import statements
+from streamline.store import outcomes, statements
 from streamline.store.driver import DURABLE, Driver
 from streamline.store.lanes import Lanes, Traffic, fitting
 from streamline.store.operations import (
@@ -214,7 +214,7 @@ class Store:
             return "inserted"
         if error["code"] != _DUPLICATE:
             return _refusal(error)
-        return "id_taken" if insert.run_id in shown else "key_taken"
+        return "id_taken" if insert.run_id in shown else outcomes.taken_by(error)
 
     async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = await self.persist(lambda: self.driver.find(self.driver.runs, statements.find_marks(run_ids)))
@@ -269,6 +269,8 @@ class _Unacknowledged(PyMongoError):
 
 def _refusal(error: dict[str, Any]) -> StreamlineError:
     """Sending such a statement again would change nothing."""
+    if error.get("code") == _DUPLICATE and outcomes.taken_by(error) == "slot_taken":
+        return outcomes.SlotTaken("somebody else was faster")
     if error.get("code") == _DUPLICATE:
         return IdempotencyConflict("the idempotency key is held by another active run", field="idempotency_key")
     if error.get("code") in _TOO_LARGE:

@@ -48,6 +48,12 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"parent.run_id": {"$gt": ""}}},
     ),
     Index(
+        "runs_debounce",
+        (("debounce_key", 1),),
+        ("find_draft", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"debounce_key": {"$gt": ""}}},
+    ),
+    Index(
         "runs_due",
         (("route", 1), ("priority", -1), ("due_at", 1)),
         ("find_due", "find_next_due"),
@@ -64,6 +70,12 @@ RUN_INDEXES = (
         (("hooks", 1),),
         ("find_hook",),
         {"partialFilterExpression": {"hooks": {"$gt": ""}}},
+    ),
+    Index(
+        "runs_kept_key",
+        (("tenant_id", 1), ("workflow", 1), ("kept_key", 1)),
+        ("find_keeper", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"kept_key": {"$gt": ""}}},
     ),
     Index(
         "runs_lease",
@@ -88,6 +100,18 @@ RUN_INDEXES = (
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
         ("find_page", "count_runs"),
+    ),
+    Index(
+        "runs_queue",
+        (("slot_key", 1), ("priority", -1), ("created_at", 1), ("_id", 1)),
+        ("find_queue", "find_queued"),
+        {"partialFilterExpression": {"queued_at": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "runs_slots",
+        (("slot_key", 1), ("slot", 1)),
+        ("find_slots", "insert_run"),
+        {"unique": True, "partialFilterExpression": {"slot": {"$gte": 0}}},
     ),
     Index(
         "runs_waiting",
@@ -128,9 +152,19 @@ SUBSCRIBER_INDEXES = (
     ),
 )
 
+GATE_INDEXES = (
+    Index(
+        "gates_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of ledgers that say nothing any more",),
+        {"expireAfterSeconds": 0},
+    ),
+)
+
 INDEXES: dict[Collection, tuple[Index, ...]] = {
     "runs": RUN_INDEXES,
     "memo": MEMO_INDEXES,
+    "gates": GATE_INDEXES,
     "log": LOG_INDEXES,
     "subscribers": SUBSCRIBER_INDEXES,
 }

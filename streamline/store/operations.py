@@ -10,7 +10,7 @@ Filter = Mapping[str, Any]
 Document = dict[str, Any]
 Sort = Sequence[tuple[str, int]]
 Collection = Literal["runs", "memo", "meta", "inbox", "log", "subscribers", "gates"]
-Inserted = Literal["inserted", "id_taken", "key_taken"]
+Inserted = Literal["inserted", "id_taken", "key_taken", "slot_taken", "draft_taken"]
 
 
 @dataclass(slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pymongo.errors import (
     AutoReconnect,
     ConnectionFailure,
@@ -13,7 +16,9 @@ from pymongo.errors import (
 )
 
 from streamline.errors import StoreUnavailable, StreamlineError, UnsafeDeployment
+from streamline.store.operations import Inserted
 
+_TAKEN: dict[str, Inserted] = {"slot": "slot_taken", "debounce_key": "draft_taken"}
 # Failovers, shutdowns, interrupted and timed-out operations: the same statement may succeed a moment later.
 _PASSING = frozenset(
     {
@@ -45,6 +50,15 @@ _PASSING = frozenset(
 )
 _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError", "RetryableError", "SystemOverloadedError")
 _DENIED = frozenset({13, 18, 8000})
+
+
+class SlotTaken(StreamlineError):
+    """Another run has the slot that a run was to be admitted with."""
+
+
+def taken_by(error: Mapping[str, Any]) -> Inserted:
+    """Return what another run has that a refused one was to have: its key, slot or place as a draft."""
+    return next((_TAKEN[name] for name in error.get("keyPattern", ()) if name in _TAKEN), "key_taken")
 
 
 def is_passing(error: PyMongoError) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.statuses import ACTIVE, CLAIMABLE
+from streamline.domain.transitions import gating
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
 from streamline.store.operations import (
@@ -41,6 +42,9 @@ _OUTBOX = {
     "ended_at": 1, "owes_at": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
+
+
+_SEEN = dict.fromkeys(gating.SEEN, 1)
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -75,7 +79,18 @@ def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) 
     return WriteMany("beat_leases", held, {"$max": {"lease.until": until}})
 
 
-def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> WriteMany:
+def change_gate(key: str, rev: int, put: Mapping[str, Any]) -> WriteMany:
+    """Write the ledger of a gate.
+
+    Guard: its revision, as it was read.
+    Index: _id.
+    """
+    return WriteMany("change_gate", {"_id": key, "rev": rev}, {"$set": {**put, "rev": rev + 1}}, collection="gates")
+
+
+def change_meta(
+    name: str, put: Mapping[str, Any], drop: Sequence[str] = (), collection: Collection = "meta"
+) -> WriteMany:
     """Change something that all processes of a deployment share.
 
     Guard: none; whoever comes last wins.
@@ -84,17 +99,7 @@ def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> 
     update: dict[str, Any] = {"$set": dict(put)} if put else {}
     if drop:
         update["$unset"] = dict.fromkeys(drop, "")
-    return WriteMany("change_meta", {"_id": name}, update, collection="meta")
-
-
-def change_subscriber(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> WriteMany:
-    """Change something of a subscriber that its driver leaves alone; without a lease, it begins again from the record.
-
-    Guard: none; whoever comes last wins.
-    Index: _id.
-    """
-    update: dict[str, Any] = {"$set": dict(put)} | ({"$unset": dict.fromkeys(drop, "")} if drop else {})
-    return WriteMany("change_subscriber", {"_id": name}, update, collection="subscribers")
+    return WriteMany("change_meta", {"_id": name}, update, collection)
 
 
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
@@ -106,12 +111,55 @@ def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
     return WriteMany("claim_runs", {"_id": {"$in": list(run_ids)}, **compile_guard(change)}, compile_update(change))
 
 
+def count_due(now: datetime) -> Aggregate:
+    """Count the runs that are due and that nobody has taken, and tell since when the first is.
+
+    Index: runs_due.
+    """
+    query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}}
+    return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
+
+
+def count_leases(now: datetime) -> Aggregate:
+    """Count the runs that are driven, by worker.
+
+    Index: runs_lease.
+    """
+    query = {"route": {"$gt": ""}, "lease.until": {"$gt": now}}
+    return Aggregate("count_leases", query, [_counted("$lease.worker")])
+
+
+def count_queued() -> Aggregate:
+    """Count the runs that wait in line, by slot key, and tell since when the first does.
+
+    Index: runs_queue.
+    """
+    query = {"slot_key": {"$gt": ""}, "queued_at": {"$gt": EPOCH}}
+    return Aggregate("count_queued", query, [_counted("$slot_key", oldest="$queued_at")])
+
+
 def count_runs(query: Filter) -> Aggregate:
     """Count runs by status.
 
     Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, else a collection scan.
     """
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+
+
+def count_slots() -> Aggregate:
+    """Count the slots that are taken, by slot key.
+
+    Index: runs_slots.
+    """
+    return Aggregate("count_slots", {"slot_key": {"$gt": ""}, "slot": {"$gte": 0}}, [_counted("$slot_key")])
+
+
+def count_workflows() -> Aggregate:
+    """Count runs by workflow and status.
+
+    Index: runs_page where the filter names a tenant, else a collection scan.
+    """
+    return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
 
 
 def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
@@ -178,6 +226,14 @@ def find_dead(name: str, limit: int) -> Find:
     return Find("find_dead", {"of": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
 
 
+def find_draft(debounce_key: str) -> Find:
+    """Find the draft that starts under a key change and put off.
+
+    Index: runs_debounce.
+    """
+    return Find("find_draft", {"debounce_key": debounce_key}, projection=_SEEN, limit=1, hint="runs_debounce")
+
+
 def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     """Find due runs of the given routes, larger priority first, then older.
 
@@ -187,7 +243,7 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     return Find(
         "find_due",
         {**wanted, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
-        projection={"_id": 1, "status": 1},
+        projection={"_id": 1, "status": 1, "gated": 1, "admitted_at": 1},
         sort=(("priority", -1), ("due_at", 1)),
         limit=limit,
         hint="runs_due",
@@ -210,12 +266,37 @@ def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
+def find_gate(key: str) -> Find:
+    """Read the ledger of a gate.
+
+    Index: _id.
+    """
+    return Find("find_gate", {"_id": key}, limit=1, collection="gates")
+
+
+def find_gated(run_ids: Sequence[str]) -> Find:
+    """Read what decides about runs that are to be admitted.
+
+    Index: _id.
+    """
+    return Find("find_gated", {"_id": {"$in": list(run_ids)}}, projection=_SEEN)
+
+
 def find_hook(hashed: str) -> Find:
     """Find the run that a hook's token opens, by the hash of the token.
 
     Index: runs_hooks.
     """
     return Find("find_hook", {"hooks": hashed}, limit=1)
+
+
+def find_keeper(tenant_id: str | None, workflow: str, key: str) -> Find:
+    """Read the run that keeps an idempotency key for ever.
+
+    Index: runs_kept_key.
+    """
+    query = {"tenant_id": tenant_id, "workflow": workflow, "kept_key": key}
+    return Find("find_keeper", query, projection={"_id": 1, "input": 1}, limit=1)
 
 
 def find_leases(run_ids: Sequence[str]) -> Find:
@@ -291,12 +372,12 @@ def find_memo(prefix: str) -> Find:
     return Find("find_memo", {"place": prefix}, collection="memo")
 
 
-def find_meta(name: str) -> Find:
+def find_meta(name: str, collection: Collection = "meta") -> Find:
     """Read something that all processes of a deployment share.
 
     Index: _id.
     """
-    return Find("find_meta", {"_id": name}, limit=1, collection="meta")
+    return Find("find_meta", {"_id": name}, limit=1, collection=collection)
 
 
 def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find:
@@ -336,6 +417,30 @@ def find_page(query: Filter, sort: Sort, limit: int) -> Find:
     return Find("find_page", query, sort=sort, limit=limit)
 
 
+def find_queue(after: str) -> Find:
+    """Find the next slot key, in their order, for which a run waits in line.
+
+    Index: runs_queue.
+    """
+    query = {"slot_key": {"$gt": after}, "queued_at": {"$gt": EPOCH}}
+    return Find("find_queue", query, projection={"slot_key": 1}, sort=(("slot_key", 1),), limit=1, hint="runs_queue")
+
+
+def find_queued(slot_key: str, limit: int) -> Find:
+    """Find the runs that wait in line for a slot, larger priority first, then older.
+
+    Index: runs_queue.
+    """
+    return Find(
+        "find_queued",
+        {"slot_key": slot_key, "queued_at": {"$gt": EPOCH}, "paused": None},
+        projection=_SEEN,
+        sort=(("priority", -1), ("created_at", 1), ("_id", 1)),
+        limit=limit,
+        hint="runs_queue",
+    )
+
+
 def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
     """Read one run.
 
@@ -352,12 +457,13 @@ def find_runs_after(run_id: str, limit: int) -> Find:
     return Find("find_runs_after", {"_id": {"$gt": run_id}}, {"updated_at": 1}, sort=(("_id", 1),), limit=limit)
 
 
-def find_subscriber(name: str) -> Find:
-    """Read a subscriber.
+def find_slots(slot_key: str) -> Find:
+    """Read which slots of a key are taken.
 
-    Index: _id.
+    Index: runs_slots, which answers alone.
     """
-    return Find("find_subscriber", {"_id": name}, limit=1, collection="subscribers")
+    query = {"slot_key": slot_key, "slot": {"$gte": 0}}
+    return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
 
 
 def find_unlogged(run_id: str) -> Find:
@@ -386,13 +492,13 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     return Find("find_winner", query, limit=1)
 
 
-def insert_dead(document: Document) -> Keep:
-    """Put an event aside that a subscriber's handler has failed on for good.
+def insert_gate(document: Document) -> Keep:
+    """Store the ledger of a gate where there is none.
 
-    Guard: its id, made of subscriber and position.
+    Guard: its id.
     Index: _id.
     """
-    return Keep("insert_dead", (document,), "subscribers")
+    return Keep("insert_gate", (document,), "gates")
 
 
 def insert_memo(documents: Sequence[Document]) -> Keep:
@@ -404,31 +510,23 @@ def insert_memo(documents: Sequence[Document]) -> Keep:
     return Keep("insert_memo", documents, "memo")
 
 
-def insert_meta(document: Document) -> Keep:
+def insert_meta(document: Document, collection: Collection = "meta") -> Keep:
     """Store something that all processes of a deployment share, once.
 
     Guard: its id.
     Index: _id.
     """
-    return Keep("insert_meta", (document,), "meta")
+    return Keep("insert_meta", (document,), collection)
 
 
 def insert_run(document: Document, mark: str, weight: int) -> Insert:
     """Store a new run, queued or already claimed.
 
-    Guard: its id, and its idempotency key among the active runs of its tenant and workflow.
-    Index: _id, runs_active_key.
+    Guard: its id; its idempotency key among the active runs of its tenant and workflow, or among those that keep one;
+    its slot; the key of a draft.
+    Index: _id, runs_active_key, runs_kept_key, runs_slots, runs_debounce.
     """
     return Insert("insert_run", {**document, "born": mark}, weight)
-
-
-def insert_subscriber(document: Document) -> Keep:
-    """Store a new subscriber, once.
-
-    Guard: its id.
-    Index: _id.
-    """
-    return Keep("insert_subscriber", (document,), "subscribers")
 
 
 def mark_runs(run_ids: Sequence[str], now: datetime) -> WriteMany:
@@ -538,3 +636,7 @@ def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:
     seen = {"_id": note["run_id"], "event_seq": note["seq"]} | ({"rev": note["rev"]} if "rev" in note else {})
     put = {"$set": note["put"]} if note.get("put") else {}
     return seen, {"$max": {"relayed": note["seq"]}, "$unset": {"outbox_at": ""}, **put}
+
+
+def _counted(by: Any, oldest: str | None = None) -> dict[str, Any]:
+    return {"$group": {"_id": by, "n": {"$sum": 1}, **({} if oldest is None else {"oldest": {"$min": oldest}})}}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from streamline.domain.change import Change
+from streamline.domain.gates import full_key
 from streamline.domain.payloads import NO_VALUE
 from streamline.domain.place import here
 from streamline.domain.transitions import operating, stepping
@@ -34,7 +35,7 @@ LATER = definition_of(version="2.0.0")
 OTHER = definition_of("other")
 KIN = definition_of("kin")
 EACH = 12  # runs of a kind and tenant
-ALL = 22 * EACH  # runs of a tenant
+ALL = 24 * EACH  # runs of a tenant
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def documents(tenant: str) -> list[dict[str, Any]]:
         draft(f"keyed{i}-{tenant}", NOW + timedelta(days=1), tenant_id=tenant, idempotency_key=f"k{i}")
         for i in range(EACH)
     ]
-    for made_of_kind in (undoing, waiting, children, owing, outboxes):
+    for made_of_kind in (undoing, waiting, children, owing, gated, outboxes):
         made += made_of_kind(tenant)
     return [run | {"created_at": NOW - timedelta(seconds=i % 97)} for i, run in enumerate(made)]
 
@@ -93,6 +94,16 @@ def children(tenant: str) -> list[dict[str, Any]]:
     return made
 
 
+def gated(tenant: str) -> list[dict[str, Any]]:
+    """Runs of a workflow with gates: some hold slots, more wait in line, one is put off, one keeps its key."""
+    made = [ended(f"gated{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(2 * EACH)]
+    for i, run in enumerate(made):
+        run.update({"slot_key": full_key("kin", tenant, str(i % 2)), "gated": True})
+        run.update({"slot": i // 2} if i < EACH else {"queued_at": NOW})
+    made[0] |= {"debounce_key": full_key("kin", tenant, "d"), "kept_key": "kept"}
+    return made
+
+
 def owing(tenant: str) -> list[dict[str, Any]]:
     """Runs that have ended, and of which others are yet to be told."""
     made = [ended(f"owes{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
@@ -101,7 +112,7 @@ def owing(tenant: str) -> list[dict[str, Any]]:
 
 def outboxes(tenant: str) -> list[dict[str, Any]]:
     """Runs that have events which the log has not."""
-    made = [held(f"tells{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
+    made = [ended(f"tells{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
     return [run | {"outbox_at": NOW - timedelta(seconds=i)} for i, run in enumerate(made)]
 
 
@@ -159,7 +170,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     place_of_memo, parent, memo = f"held0-{tenant}/s0/0/", f"wait0-{tenant}", entries(tenant)
     lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(EACH)]
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
-    workflow, sub = RunQuery(workflow="flow").filter(), f"sub-{tenant}"
+    workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
+    sub = f"sub-{tenant}"
     return {
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
@@ -172,13 +184,19 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "beat_leases": [
             Case(statements.beat_leases(all_held, [f"token-{tenant}"], NOW + timedelta(minutes=1)), "_id", EACH)
         ],
-        "change_meta": [Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id")],
-        "change_subscriber": [Case(statements.change_subscriber(sub, {"position": 9}, ("lease",)), "_id")],
+        "change_gate": [Case(statements.change_gate("gate", 3, {"plan": []}), "_id")],
+        "change_meta": [
+            Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id"),
+            Case(statements.change_meta(sub, {"position": 9}, ("lease",), "subscribers"), "_id"),
+        ],
         "claim_runs": [
             Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
             Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
             Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
+        "count_due": [Case(statements.count_due(NOW), "runs_due", 2 * EACH)],
+        "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
+        "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
         "count_runs": [
             Case(statements.count_runs({}), "runs_page", ALL, ALL),
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
@@ -188,6 +206,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.discard_dead(sub), "subscribers_dead", EACH),
             Case(statements.discard_dead(sub, [1, 2, 99]), "subscribers_dead", 2),
         ],
+        "count_slots": [Case(statements.count_slots(), "runs_slots", EACH)],
+        "count_workflows": [Case(statements.count_workflows(), "runs_page", ALL, ALL)],
         "expire_memo": [
             Case(statements.expire_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
@@ -207,7 +227,11 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", 2 * EACH),
         ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
+        "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
+        "find_gate": [Case(statements.find_gate("gate"), "_id")],
+        "find_gated": [Case(statements.find_gated(due), "_id", 2)],
         "find_hook": [Case(statements.find_hook(f"hash5-{tenant}"), "runs_hooks")],
+        "find_keeper": [Case(statements.find_keeper(tenant, "kin", "kept"), "runs_kept_key")],
         "find_leases": [Case(statements.find_leases(all_held), "_id", EACH)],
         "find_log": [Case(statements.find_log(5, 20), "_id", 20)],
         "find_log_of_run": [Case(statements.find_log_of_run(run["_id"], 3, 230, 5), "log_run", 5)],
@@ -216,7 +240,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_marked": [Case(statements.find_marked(5), "runs_outbox", 5)],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
         "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
-        "find_meta": [Case(statements.find_meta("secret"), "_id")],
+        "find_meta": [
+            Case(statements.find_meta("secret"), "_id"),
+            Case(statements.find_meta(sub, "subscribers"), "_id"),
+        ],
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
@@ -234,23 +261,27 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             ),
             Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10, ALL),
         ],
+        "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
+        "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
         "find_run": [
             Case(statements.find_run(run["_id"]), "_id"),
             Case(statements.find_run(run["_id"], {"status": 1}), "_id"),
         ],
         "find_runs_after": [Case(statements.find_runs_after("held", 5), "_id", 5)],
-        "find_subscriber": [Case(statements.find_subscriber(sub), "_id")],
         "find_unlogged": [Case(statements.find_unlogged(run["_id"]), "_id")],
+        "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
         "find_waiting": [
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),
             Case(statements.find_waiting(waits, 50), "runs_waiting", EACH),
         ],
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
-        "insert_dead": [Case(statements.insert_dead({"_id": f"{sub}/1"}), "_id")],
+        "insert_gate": [Case(statements.insert_gate({"_id": "gate", "rev": 1}), "_id")],
         "insert_memo": [Case(statements.insert_memo([memo[0], memo[1] | {"_id": "new"}]), "_id")],
-        "insert_meta": [Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id")],
+        "insert_meta": [
+            Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id"),
+            Case(statements.insert_meta({"_id": sub}, "subscribers"), "_id"),
+        ],
         "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
-        "insert_subscriber": [Case(statements.insert_subscriber({"_id": sub}), "_id")],
         "mark_runs": [Case(statements.mark_runs(due, NOW), "_id", 2)],
         "note_logged": [
             Case(statements.note_logged([{"run_id": run_id, "seq": 1} for run_id in all_held]), "_id", EACH),
@@ -288,6 +319,7 @@ async def filled(store: Store, runs: Any) -> Store:
         await runs.database["streamline.memo"].insert_many(entries(tenant))
         await runs.database["streamline.log"].insert_many(log_entries(tenant))
         await runs.database["streamline.subscribers"].insert_many(subscribers(tenant))
+    await runs.database["streamline.gates"].insert_one({"_id": "gate", "rev": 3})
     await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
 
@@ -330,7 +362,9 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 
 
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
-WITHIN_A_TENANT = ("advance_run", "count_runs", "find_hook", "find_page", "find_run", "find_waiting", "find_winner")
+WITHIN_A_TENANT = (
+    "advance_run", "count_runs", "count_workflows", "find_hook", "find_page", "find_run", "find_waiting", "find_winner",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "i"), EXPLAINED)
@@ -389,7 +423,7 @@ async def size_of(store: Store, statement: Any, scope: Scope) -> int:
     """How many runs the statement is about: written, found or counted."""
     answer = await store.run(statement, scope)
     if isinstance(answer, list):
-        return sum(each.get("n", 1) for each in answer) if statement.name == "count_runs" else len(answer)
+        return sum(each.get("n", 1) for each in answer) if statement.name.startswith("count_") else len(answer)
     if isinstance(answer, Extended):
         return answer.count
     return {"inserted": 1, "id_taken": 0, "key_taken": 0}[answer] if isinstance(answer, str) else int(answer)

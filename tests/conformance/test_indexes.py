@@ -33,7 +33,8 @@ async def test_every_index_is_made_as_it_is_described(wire: Driver, runs: Any) -
     made = await specifications(runs)
     del made["_id_"]
     assert made == {index.name: {"key": list(index.keys), **index.options} for index in RUN_INDEXES}
-    assert len(made) <= 12
+    # The others are partial: a run that has nothing to do with them costs them nothing.
+    assert len([index for index in RUN_INDEXES if not index.options]) <= 2
     made = await specifications(runs.database["streamline.memo"])
     del made["_id_"]
     assert made == {index.name: {"key": list(index.keys), **index.options} for index in MEMO_INDEXES}

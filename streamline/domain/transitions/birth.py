@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
@@ -14,7 +14,12 @@ from streamline.domain.transitions.writing import Entry, events_after
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the caller asks for when starting a run; values are already checked and encoded."""
+    """What the caller asks for when starting a run; values are already checked and encoded.
+
+    Args:
+        is_kept: Whether the idempotency key stays taken when the run has ended.
+        gate: The keys under which the run passes its workflow's gates.
+    """
 
     run_id: str
     definition: Definition
@@ -29,22 +34,40 @@ class Order:
     root_run_id: str | None = None
     start_by: datetime | None = None
     deadline_at: datetime | None = None
+    is_kept: bool = False
+    gate: Mapping[str, Any] = field(default_factory=dict)
 
 
-def queued(order: Order, now: datetime, due_at: datetime) -> dict[str, Any]:
-    """Return a new run that any worker may take from `due_at` on."""
+def queued(order: Order, now: datetime, due_at: datetime, slot: int | None = None) -> dict[str, Any]:
+    """Return a new run that any worker may take from `due_at` on; it may hold a slot already."""
     run = _newborn(order, now, ())
     run |= {"status": "draft", "attempt": 0, "due_at": due_at}
-    return run
+    return run if slot is None else run | {"slot": slot}
 
 
-def claimed(order: Order, now: datetime, lease: Mapping[str, Any]) -> dict[str, Any]:
+def debounced(order: Order, now: datetime, due_at: datetime, fire_by: datetime | None) -> dict[str, Any]:
+    """Return a new draft that later starts under its key change and put off, until `fire_by` at the latest."""
+    run = queued(order, now, due_at) | {"debounce_key": order.gate["debounce_key"]}
+    return run if fire_by is None else run | {"fire_by": fire_by}
+
+
+def in_line(order: Order, now: datetime) -> dict[str, Any]:
+    """Return a new run that waits for a slot."""
+    run = _newborn(order, now, (("run.queued", {}),))
+    run |= {"status": "draft", "attempt": 0, "queued_at": now}
+    # Whoever looks after due runs ends it where its time to begin is over.
+    return run if order.start_by is None else run | {"due_at": order.start_by}
+
+
+def claimed(order: Order, now: datetime, lease: Mapping[str, Any], slot: int | None = None) -> dict[str, Any]:
     """Return a new run that the starting worker already holds: no claim is needed, and its first step has begun."""
     first = _first_group(order.definition)
     run = _newborn(order, now, tuple(("step.started", {"step": step.id, "attempt": 1}) for step in first))
     for step in run["steps"][: len(first)]:
         step |= {"status": "running", "started_at": now}
     run |= {"status": "running", "attempt": 1, "lease": dict(lease), "started_at": now}
+    if order.gate:
+        run |= {"admitted_at": now} | ({} if slot is None else {"slot": slot})
     return run
 
 
@@ -76,6 +99,10 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
             run[name] = wanted
     if order.idempotency_key is not None:
         run |= {"idempotency_key": order.idempotency_key, "active_key": order.idempotency_key}
+        run |= {"kept_key": order.idempotency_key} if order.is_kept else {}
+    if order.gate:
+        # Not the debounce key: only a draft that can still be put off holds it.
+        run |= {name: key for name, key in order.gate.items() if name != "debounce_key"} | {"gated": True}
     if definition.retention:
         # Whoever ends the run, be it a process that does not know the workflow, can tell how long it is kept.
         run["retention"] = {status: kept.total_seconds() for status, kept in definition.retention.items()}

@@ -42,6 +42,13 @@ def take_due(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, 
     )
 
 
+def take_admitted(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, by: datetime) -> Change:
+    """Return the claim of a due run that has passed its gates, and has not been begun anew since."""
+    taken = take_due(routes, now, lease, by=by)
+    taken.guard = {**taken.guard, "admitted_at": AtMost(now)}
+    return taken
+
+
 def take_undoing(routes: Sequence[str], now: datetime, lease: Mapping[str, Any], *, by: datetime) -> Change:
     """Return the claim of a due run that is being compensated, and stays so."""
     taken = take_due(routes, now, lease, by=by)

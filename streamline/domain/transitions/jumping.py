@@ -68,7 +68,7 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
     put["size"] = max(0, run.get("size", 0) - freed)
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    gone = (*_OF_THE_END, *(("deadline_at", "start_by") if run["status"] in TERMINAL else ()))
+    gone = (*_OF_THE_END, *(("deadline_at", "start_by", "admitted_at") if run["status"] in TERMINAL else ()))
     undone = (f"steps.{j}.compensation" for j in range(k) if "compensation" in run["steps"][j])
     drop = (*(name for name in gone if name in run), *undone)
     told = {"step": to} | ({"by": by} if by is not None else {})

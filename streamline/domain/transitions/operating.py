@@ -53,7 +53,7 @@ def retry(run: Document, now: datetime) -> Change:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
     put: dict[str, Any] = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0}
     drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "cancel") if name in run]
-    drop += [name for name in ("deadline_at", "jumps", "start_by") if name in run]
+    drop += [name for name in ("deadline_at", "jumps", "start_by", "admitted_at") if name in run]
     steps, open_again = list[str](), list[Mapping[str, Any]]()
     for k in members(run, run["cursor"]):
         if run["steps"][k]["status"] in ("done", "skipped"):

@@ -13,7 +13,9 @@ Entry = tuple[str, Mapping[str, Any]]
 
 # What an ended run no longer has.
 WAITING = ("hooks", "waiting_since", "waiting_for")
-LET_GO = ("lease", "due_at", "active_key", "paused", "nudged", *WAITING)
+LET_GO = (
+    "lease", "due_at", "active_key", "paused", "nudged", "slot", "queued_at", "debounce_key", *WAITING,
+)  # fmt: skip
 
 
 def events_after(seq: int, now: datetime, entries: tuple[Entry, ...]) -> tuple[Mapping[str, Any], ...]:

@@ -1,0 +1,90 @@
+"""How a run passes the gates of its workflow: it is put off, waits in line, is called up, is admitted.
+
+A run that has gates is `gated`, and must not be driven before it is admitted. Its slot, where it has to have one, is
+part of the run: it is taken by the write that admits the run, and given back by the one that ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.change import Absent, Change, Counted
+from streamline.domain.place import Document
+from streamline.domain.transitions.birth import Order
+from streamline.domain.transitions.writing import Entry, due, operated
+
+# What whoever decides about a gated run has to know of it.
+SEEN = (
+    "status", "rev", "event_seq", "size", "due_at", "start_by", "deadline_at", "paused", "lease", "workflow", "version",
+    "route", "tenant_id", "slot_key", "throttle_key", "slot", "gated", "admitted_at", "queued_at", "fire_by",
+    "debounce_key", "created_at", "outbox_at", "relayed",
+)  # fmt: skip
+
+
+def is_to_be_admitted(run: Document) -> bool:
+    """Return whether the run has gates that it has not passed."""
+    return "gated" in run and "admitted_at" not in run
+
+
+def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int | None, begun_at: datetime) -> Change:
+    """Return the claim of a run that passes its gates.
+
+    Args:
+        run: What is seen of it.
+        now: The present instant.
+        lease: The claim's lease.
+        slot: The slot that it is to hold.
+        begun_at: When it begins, as the ledger of its throttle has it.
+    """
+    guard = {
+        "rev": run["rev"],
+        "status": run["status"],
+        "lease": Absent(),
+        "paused": Absent(),
+        "admitted_at": Absent(),
+        "attempt": Counted(),
+    }
+    put = {"status": "running", "lease": dict(lease), "updated_at": now, "admitted_at": begun_at}
+    if slot is not None:
+        put["slot"] = slot
+    drop = tuple(name for name in ("due_at", "queued_at", "debounce_key") if name in run)
+    return Change(guard=guard, put=put, drop=drop, add={"attempt": 1}, earliest={"started_at": begun_at})
+
+
+def put_in_line(run: Document, now: datetime) -> Change:
+    """Return the change by which a due run waits for a slot, out of the way of others."""
+    put: dict[str, Any] = {"queued_at": now}
+    drop = ("debounce_key",) if "debounce_key" in run else ()
+    if "start_by" in run:
+        put["due_at"] = run["start_by"]
+    else:
+        drop = (*drop, "due_at")
+    return operated(run, now, put, ("run.queued", {}), drop=drop)
+
+
+def call_up(run: Document, now: datetime) -> Change:
+    """Return the change by which a run that waits in line is due: there is a slot for it, if nobody is faster."""
+    return operated(run, now, {"due_at": now}, drop=("queued_at",))
+
+
+def put_off(run: Document, instant: datetime, now: datetime) -> Change:
+    """Return the change by which a due run may begin at a later instant."""
+    drop = ("debounce_key",) if "debounce_key" in run else ()
+    return operated(run, now, {"due_at": instant}, ("run.throttled", {"due_at": instant}), drop=drop)
+
+
+def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change:
+    """Return the change by which a later start under its key gives a draft its input, and puts it off."""
+    instant = min(due_at, run["fire_by"]) if "fire_by" in run else due_at
+    put, drop = due(run, instant)
+    put |= {"input": order.input, "size": order.weight, "priority": order.priority}
+    told = {
+        "tags": list(order.tags), "metadata": order.metadata, "start_by": order.start_by,
+        "deadline_at": order.deadline_at, **{name: order.gate.get(name) for name in ("slot_key", "throttle_key")},
+    }  # fmt: skip
+    put |= {name: value for name, value in told.items() if value}
+    drop = (*drop, *(name for name, value in told.items() if not value))
+    event: Entry = ("run.debounced", {"due_at": instant})
+    return operated(run, now, put, event, drop=drop, weight=order.weight)

@@ -1,0 +1,157 @@
+"""Taking runs that have gates: each is claimed by a write of its own, which takes its slot along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from streamline.domain.change import Change
+from streamline.domain.decisions import is_overdue
+from streamline.domain.transitions import gating
+from streamline.engine.crew import Crew
+from streamline.engine.gates.slots import Slots, concurrency_of, throttle_of
+from streamline.engine.gates.throttles import Throttles
+from streamline.engine.runtime import Runtime
+from streamline.store import statements
+from streamline.store.outcomes import SlotTaken
+
+Document = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Passing:
+    """A run on its way through its gates."""
+
+    run: Document
+    slot: int | None = None
+    begun_at: datetime | None = None
+
+
+_RACES = 10
+
+
+class Admission:
+    """Claims runs that pass their gates, lets the others wait, and hands what it has won to the crew."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        crew: Crew,
+        throttles: Throttles,
+        new_lease: Callable[[datetime, str | None], dict[str, Any]],
+        lease_seconds: float,
+    ) -> None:
+        self._runtime = runtime
+        self._crew = crew
+        self._slots = Slots(runtime)
+        self._throttles = throttles
+        self._new_lease = new_lease
+        self._lease_seconds = lease_seconds
+
+    async def take(self, run_ids: Sequence[str]) -> int:
+        """Claim those of the due runs that pass their gates, in the order given; return how many were won."""
+        kept = self._crew.reserve(len(run_ids))
+        if not kept:
+            return 0
+        try:
+            found = {run["_id"]: run for run in await self._runtime.store.run(statements.find_gated(run_ids[:kept]))}
+            pending = [found[run_id] for run_id in run_ids if run_id in found]
+            return await self._admit([run for run in pending if gating.is_to_be_admitted(run) and "lease" not in run])
+        finally:
+            self._crew.unreserve(kept)
+
+    async def _admit(self, pending: list[Document]) -> int:
+        count = 0
+        for _ in range(_RACES):
+            passing = await self._with_turns(await self._with_slots(pending))
+            won, pending = await self._claim(passing)
+            count += won
+            if not pending:
+                break
+        return count
+
+    async def _with_slots(self, pending: Sequence[Document]) -> list[_Passing]:
+        """Return the runs for which there is a slot, or that need none; the others are put in line."""
+        now, by_key = self._runtime.clock.now(), defaultdict[str, list[Document]](list)
+        passing = list[_Passing]()
+        for run in pending:
+            if is_overdue(run, now) is None and self._needs_slot(run):
+                by_key[run["slot_key"]].append(run)
+            else:
+                passing.append(_Passing(run))
+        for found in await asyncio.gather(*(self._slots_for(key, runs) for key, runs in by_key.items())):
+            passing += found
+        return passing
+
+    def _needs_slot(self, run: Mapping[str, Any]) -> bool:
+        is_limited = concurrency_of(self._runtime, run["workflow"], run["route"]) is not None
+        return is_limited and "slot_key" in run and "slot" not in run
+
+    async def _slots_for(self, slot_key: str, runs: list[Document]) -> list[_Passing]:
+        policy = concurrency_of(self._runtime, runs[0]["workflow"], runs[0]["route"])
+        assert policy is not None, "it was asked for"
+        free = await self._slots.free(slot_key, policy.limit)
+        late, now = [run for run in runs[len(free) :] if "queued_at" not in run], self._runtime.clock.now()
+        await self._write(late, lambda run: gating.put_in_line(run, now))
+        return [_Passing(run, slot) for run, slot in zip(runs, free, strict=False)]
+
+    async def _with_turns(self, passing: list[_Passing]) -> list[_Passing]:
+        """Return the runs that may begin now; the others are put off."""
+        now, by_key = self._runtime.clock.now(), defaultdict[str, list[_Passing]](list)
+        begun = list[_Passing]()
+        for each in passing:
+            run = each.run
+            is_throttled = throttle_of(self._runtime, run["workflow"], run["route"]) is not None
+            if is_throttled and "throttle_key" in run and is_overdue(run, now) is None:
+                by_key[run["throttle_key"]].append(each)
+            else:
+                begun.append(each)
+        for found in await asyncio.gather(*(self._turns_of(key, runs) for key, runs in by_key.items())):
+            begun += found
+        return begun
+
+    async def _turns_of(self, throttle_key: str, passing: list[_Passing]) -> list[_Passing]:
+        first = passing[0].run
+        policy = throttle_of(self._runtime, first["workflow"], first["route"])
+        assert policy is not None, "it was asked for"
+        turns = await self._throttles.begin(throttle_key, policy, [each.run["_id"] for each in passing])
+        now = self._runtime.clock.now()
+        for each in passing:
+            each.begun_at = turns.begun.get(each.run["_id"])
+        late = [each.run for each in passing if each.begun_at is None]
+        await self._write(late, lambda run: gating.put_off(run, turns.later[run["_id"]], now))
+        return [each for each in passing if each.begun_at is not None]
+
+    async def _claim(self, passing: list[_Passing]) -> tuple[int, list[Document]]:
+        """Claim the runs; return how many were won, and those whose slot somebody else was faster to take."""
+        if not passing:
+            return 0, []
+        # The leases count from before the claim is sent, whenever it is answered.
+        safe_until, now = self._runtime.clock.monotonic() + self._lease_seconds, self._runtime.clock.now()
+        lease = self._new_lease(now, "claimed")
+        store = self._runtime.store
+        changes = [
+            gating.admit(each.run, now, lease, slot=each.slot, begun_at=each.begun_at or now) for each in passing
+        ]
+        ids = [each.run["_id"] for each in passing]
+        writes = [statements.advance_run(i, change, store.new_mark()) for i, change in zip(ids, changes, strict=True)]
+        answers = await asyncio.gather(*(store.run(write) for write in writes), return_exceptions=True)
+        refused = [each.run for each, answer in zip(passing, answers, strict=True) if isinstance(answer, SlotTaken)]
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, SlotTaken):
+                raise answer
+        won = await store.run(statements.find_claimed(ids, lease["token"]))
+        for run in won:
+            self._crew.take(run, safe_until)
+        return len(won), refused
+
+    async def _write(self, runs: Sequence[Document], change: Callable[[Document], Change]) -> None:
+        """Write what lets runs wait; where somebody else has changed one meanwhile, the next look sees to it."""
+        await asyncio.gather(*(self._runtime.commit(run, change(run)) for run in runs))
+        for run in runs:
+            if "queued_at" not in run:
+                self._runtime.announce(run["route"], run.get("due_at"))

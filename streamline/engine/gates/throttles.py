@@ -1,0 +1,95 @@
+"""The ledgers of throttles: read, decided upon, written where nobody has written in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from streamline.domain.flow import Throttle
+from streamline.engine.runtime import Runtime
+from streamline.errors import StoreUnavailable
+from streamline.features import throttle as rules
+from streamline.features.throttle import Ledger, Turns
+from streamline.store import statements
+
+T = TypeVar("T")
+Decide = Callable[[Ledger, datetime], tuple[Ledger, T]]
+
+_RACES = 1000
+_PAUSE = 0.005
+_KEPT = timedelta(days=1)
+
+
+class Throttles:
+    """Says when runs of throttled workflows may begin."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._known: dict[str, dict[str, Any]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def join(self, key: str, throttle: Throttle, run_ids: Sequence[str]) -> list[datetime]:
+        """Return when new runs may begin: now, or a later instant that is kept free for each."""
+
+        def decide(ledger: Ledger, now: datetime) -> tuple[Ledger, list[datetime]]:
+            instants = []
+            for run_id in run_ids:
+                ledger, instant = rules.join(ledger, run_id, throttle.limit, throttle.window_time, now)
+                instants.append(instant)
+            return ledger, instants
+
+        return await self._change(key, throttle, decide)
+
+    async def begin(self, key: str, throttle: Throttle, run_ids: Sequence[str]) -> Turns:
+        """Return which of the runs begin now, and when the others have to be tried again.
+
+        Who begins is on record before it does: a process that dies in between wastes a start, and exceeds nothing.
+        """
+        return await self._change(
+            key, throttle, lambda ledger, now: rules.begin(ledger, run_ids, throttle.limit, throttle.window_time, now)
+        )
+
+    async def enter(self, key: str, throttle: Throttle, run_id: str) -> Turns:
+        """Return whether a new run begins now, or when it may."""
+
+        def decide(ledger: Ledger, now: datetime) -> tuple[Ledger, Turns]:
+            joined, instant = rules.join(ledger, run_id, throttle.limit, throttle.window_time, now)
+            if instant > now:
+                return joined, Turns({}, {run_id: instant})
+            return rules.begin(joined, [run_id], throttle.limit, throttle.window_time, now)
+
+        return await self._change(key, throttle, decide)
+
+    async def _change(self, key: str, throttle: Throttle, decide: Decide[T]) -> T:
+        # In one process one after the other; between processes whoever finds the ledger as it was read.
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            for _ in range(_RACES):
+                stored = self._known.pop(key, None) or await self._read(key)
+                ledger = Ledger(tuple(stored["started"]), tuple(stored["plan"]))
+                changed, answer = decide(ledger, self._runtime.clock.now())
+                if await self._write(key, stored, changed, throttle):
+                    return answer
+                await self._runtime.clock.sleep(random.uniform(0, _PAUSE))
+        raise StoreUnavailable("the ledger of a throttle changed hands too often")
+
+    async def _read(self, key: str) -> dict[str, Any]:
+        found = await self._runtime.store.run(statements.find_gate(key))
+        return found[0] if found else {"rev": 0, "started": [], "plan": []}
+
+    async def _write(self, key: str, stored: dict[str, Any], changed: Ledger, throttle: Throttle) -> bool:
+        last = max([*changed.plan[-1:], *(start["at"] for start in changed.started[-1:])])
+        put = {"started": list(changed.started), "plan": list(changed.plan)}
+        put["expire_at"] = last + throttle.window_time + _KEPT
+        if not stored["rev"]:
+            taken = await self._runtime.store.run(statements.insert_gate({"_id": key, "rev": 1, **put}))
+            done = not taken
+        else:
+            done = await self._runtime.store.run(statements.change_gate(key, stored["rev"], put)) == 1
+        if done:
+            self._known[key] = {**put, "rev": stored["rev"] + 1}
+        return done
