@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from streamline.domain.run import Event, entry_of, read_entry
+from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.features.subscriptions import Subscription, told_of
 from streamline.store import statements
@@ -64,7 +65,8 @@ class DeadLetters:
             for letter in found:
                 await self._redeliver(letter)
             if not found:
-                await self._until_told(stopping)
+                await within(_LOOK_SECONDS, stopping, self._told)
+                self._told.clear()
 
     async def _redeliver(self, letter: Mapping[str, Any]) -> None:
         error = await self._attempt(read_entry(letter["entry"]))
@@ -73,12 +75,3 @@ class DeadLetters:
             return
         put = {"error": told_of(error), "attempts": letter["attempts"] + 1}
         await self._runtime.store.run(statements.settle_dead(letter["_id"], put))
-
-    async def _until_told(self, stopping: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, self._told)]
-        try:
-            await asyncio.wait(waits, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        self._told.clear()

@@ -14,6 +14,7 @@ from streamline.domain.durations import parse_duration
 from streamline.domain.run import Event, read_entry
 from streamline.engine.dead_letters import DeadLetters
 from streamline.engine.keeping import Keeping, LeaseLost
+from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.errors import RetryAfter
 from streamline.features.delivery_windows import Held, Window
@@ -187,10 +188,7 @@ class Delivering:
     async def _until_due(self, held: Held) -> None:
         seconds = (held.due_at - self._runtime.clock.now()).total_seconds()
         if seconds > 0:
-            try:
-                await asyncio.wait_for(self._stopping.wait(), seconds)
-            except TimeoutError:
-                return
+            await within(seconds, self._stopping)
 
     async def _attempt(self, event: Event) -> BaseException | None:
         """Deliver an event; return what went wrong."""

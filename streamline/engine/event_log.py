@@ -9,6 +9,7 @@ from typing import Any
 
 from streamline.bus import Bus
 from streamline.clock import Clock
+from streamline.engine.pauses import within
 from streamline.store import Store, statements
 
 Entry = dict[str, Any]
@@ -91,7 +92,7 @@ class EventLog:
                     yield entries
                     after, pause = entries[-1]["_id"], _FIRST_PAUSE
                     continue
-                await self._told(told, pause)
+                await within(pause, told)
                 pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         finally:
             forget()
@@ -100,12 +101,6 @@ class EventLog:
         """Let whoever waits for entries give up."""
         self.closed = True
         self._bus.hint(HINT)
-
-    async def _told(self, told: asyncio.Event, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(told.wait(), seconds)
-        except TimeoutError:
-            return
 
     async def _believed_tail(self) -> int:
         # A belief that is old could lie where entries have been removed.

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.errors import StoreUnavailable
 from streamline.features.delivery_windows import Window
 from streamline.store import statements
+from streamline.store.operations import WriteMany
 
 # Between two saves: what was delivered within it may be delivered again after a kill.
 _SAVE_PAUSE = 0.01
@@ -58,7 +60,8 @@ class Keeping:
             LeaseLost: The lease is gone, or can no longer be trusted.
         """
         while True:
-            await self._until_stirred()
+            await within(self._lease.total_seconds() / 4, self._stirred)
+            self._stirred.clear()
             is_last = self._stopping and is_idle()
             if (put := self._window.record()) != self._saved or not is_last:
                 await self._save(put)
@@ -71,33 +74,27 @@ class Keeping:
         with suppress(LeaseLost):
             await self._save(self._window.record())
 
-    async def _until_stirred(self) -> None:
-        beat = self._lease.total_seconds() / 4
-        try:
-            await asyncio.wait_for(self._stirred.wait(), beat)
-        except TimeoutError:
-            return
-        finally:
-            self._stirred.clear()
-
     async def _save(self, put: Mapping[str, Any]) -> None:
         sent, until = self._runtime.clock.monotonic(), self._runtime.clock.now() + self._lease
         # What has not changed is not sent again.
         changed = {name: value for name, value in put.items() if self._saved.get(name) != value}
         statement = statements.save_subscriber(self._name, self._token, self._saves, changed, until)
-        try:
-            # Deliveries end before the lease can have run out.
-            allowed = self._safe_until - self._lease.total_seconds() / 4 - sent
-            saved = await asyncio.wait_for(self._runtime.store.run(statement), allowed)
-            if not saved and not await self._is_saved():
-                raise LeaseLost
-        except (TimeoutError, StoreUnavailable) as error:
-            raise LeaseLost from error
+        # Deliveries end before the lease can have run out.
+        allowed = self._safe_until - self._lease.total_seconds() / 4 - sent
+        saving = asyncio.ensure_future(self._save_as(statement))
+        await asyncio.wait((saving,), timeout=allowed)
+        if not saving.done() or not saving.result():
+            raise LeaseLost
         self._saves, self._saved = self._saves + 1, put
         self._safe_until = sent + self._lease.total_seconds()
 
+    async def _save_as(self, statement: WriteMany) -> bool:
+        """Return whether a save took effect, also where its answer was lost; False where the database is away."""
+        with suppress(StoreUnavailable):
+            return bool(await self._runtime.store.run(statement)) or await self._is_saved()
+        return False
+
     async def _is_saved(self) -> bool:
-        """Return whether a write whose answer was lost had taken effect."""
         for found in await self._runtime.store.run(statements.find_meta(self._name, "subscribers")):
             lease = found.get("lease") or {}
             return bool(lease.get("token") == self._token and found["saves"] == self._saves + 1)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from streamline.engine.catching_up import CatchingUp
 from streamline.engine.outbox import MARKED, RELAY
+from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.ids import new_token, new_worker_id
 from streamline.store import statements
@@ -63,12 +64,8 @@ class Relay:
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until something is marked; where another process relays, until that one stops."""
         told = self._told if self._kept_until is not None or not self._outbox.is_on else self._freed
-        try:
-            await asyncio.wait_for(told.wait(), seconds)
-        except TimeoutError:
-            return
-        finally:
-            told.clear()
+        await within(seconds, told)
+        told.clear()
 
     async def stop(self) -> None:
         """Let another process relay at once."""

@@ -11,6 +11,7 @@ from typing import Any
 from streamline.engine.delivering import Delivering, Delivery
 from streamline.engine.keeping import LeaseLost
 from streamline.engine.loops import Breaker, repeat
+from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.errors import StoreUnavailable
 from streamline.features.subscriptions import Subscription
@@ -126,9 +127,5 @@ class SubscriberDriver:
             self._tenure.look()
 
     async def _wait(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._told.wait(), seconds)
-        except TimeoutError:
-            return
-        finally:
-            self._told.clear()
+        await within(seconds, self._told)
+        self._told.clear()
