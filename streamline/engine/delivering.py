@@ -144,46 +144,45 @@ class Delivering:
 
     async def _try_again(self, held: Held) -> None:
         """Bring a run that is held back to where the others are."""
+        behind: deque[Event] = deque(await self._event_of(held))
         while not self._stopping.is_set():
             await self._until_due(held)
-            if self._stopping.is_set():
-                return
-            event = await self._event_of(held)
-            error = None if event is None else await self._attempt(event)
+            error = await self._attempt(behind[0]) if behind else None
             attempts = held.attempts + 1
-            if event is not None and error is not None and not await self._is_put_aside(event, error, attempts):
+            if error is not None and not await self._is_put_aside(behind[0], error, attempts):
                 held = self._window.again(held, **self._failure(error, attempts))
                 self._changed()
                 continue
-            following = await self._following(held)
-            if following is None:
+            if behind:
+                behind.popleft()
+            if not behind:
+                behind += await self._following(held)
+            if not behind:
                 # Nothing was awaited since: what is read from now on goes the common way.
                 self._window.release(held.run_id)
                 self._changed()
                 return
-            now = self._runtime.clock.now()
-            place = {"seq": following.seq, "position": following.position}
-            held = self._window.again(held, **place, attempts=0, due_at=now)
+            place = {"seq": behind[0].seq, "position": behind[0].position}
+            held = self._window.again(held, **place, attempts=0, due_at=self._runtime.clock.now())
             self._changed()
 
-    async def _event_of(self, held: Held) -> Event | None:
+    async def _event_of(self, held: Held) -> list[Event]:
         found = await self._log.read_run(held.run_id, held.seq - 1, held.position, 1)
         if not found:
             self._miss(f"event {held.seq} of run {held.run_id}")
-        return read_entry(found[0]) if found else None
+        return [read_entry(entry) for entry in found]
 
-    async def _following(self, held: Held) -> Event | None:
-        """Return the next event that waits behind the one that was settled, None where there is none."""
+    async def _following(self, held: Held) -> list[Event]:
+        """Return the next events that wait behind the one that was settled, none where there are none."""
         after = held.seq
         while True:
             until = self._window.behind(held.run_id)
             found = await self._log.read_run(held.run_id, after, until)
-            for event in map(read_entry, found):
-                if self._subscription.wants(event):
-                    return event
+            if events := [event for event in map(read_entry, found) if self._subscription.wants(event)]:
+                return events
             after = found[-1]["seq"] if found else after
             if not found and until == self._window.behind(held.run_id):
-                return None
+                return []
 
     async def _until_due(self, held: Held) -> None:
         seconds = (held.due_at - self._runtime.clock.now()).total_seconds()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.stress.crash_process import live_until_crash
+from tests.stress.follower_process import follow
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
 from tests.stress.worker_process import work
@@ -24,6 +25,7 @@ ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "worker": work,
     "starter": start_runs,
     "crasher": live_until_crash,
+    "follower": follow,
 }
 
 
