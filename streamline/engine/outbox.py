@@ -32,6 +32,9 @@ class Outbox:
         log: Where events go.
         bus: Tells this process that there is something new.
         wakes: Tells the others.
+
+    Attributes:
+        is_relayed_here: Whether the relay is in this process, so that no other has to be told of marks.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Outbox:
         self._wakes = wakes
         self._telling = False
         self.log = log
+        self.is_relayed_here = False
 
     @property
     def is_on(self) -> bool:
@@ -81,7 +85,9 @@ class Outbox:
         since = self._facts.get(f"{FACT}.since", _ALWAYS)
         entries = [entry for run in runs for entry in entries_of(run, since)]
         if await self.log.append(entries):
-            self._hint(HINT)
+            self._bus.hint(HINT)
+            if self._wakes is not None:
+                self._wakes.hint(HINT)
         notes = [note_of(run) for run in runs]
         if await self._store.run(statements.note_logged(notes)) < len(notes):
             await self._store.run(statements.note_relayed(notes))
@@ -98,12 +104,9 @@ class Outbox:
 
     def _tell(self) -> None:
         self._telling = False
-        self._hint(MARKED)
-
-    def _hint(self, name: str) -> None:
-        self._bus.hint(name)
-        if self._wakes is not None:
-            self._wakes.hint(name)
+        self._bus.hint(MARKED)
+        if self._wakes is not None and not self.is_relayed_here:
+            self._wakes.hint(MARKED)
 
     async def _make_room(self, run: dict[str, Any]) -> None:
         """The copy that a driver has of its run does not show how far the relay is."""

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from streamline.errors import StreamlineError
+
+T = TypeVar("T")
 
 
 async def within(seconds: float, *events: asyncio.Event) -> None:
@@ -16,3 +22,15 @@ async def within(seconds: float, *events: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def attempt(work: Awaitable[T], seconds: float) -> T | None:
+    """Return what `work` does, or None where it fails or takes longer: for what is good to have done before the end."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait((task,), timeout=seconds)
+    if not task.done():
+        task.cancel()
+        return None
+    if isinstance(task.exception(), StreamlineError):
+        return None
+    return task.result()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from streamline.engine.catching_up import CatchingUp
 from streamline.engine.outbox import MARKED, RELAY
-from streamline.engine.pauses import within
+from streamline.engine.pauses import attempt, within
 from streamline.engine.runtime import Runtime
 from streamline.ids import new_token, new_worker_id
 from streamline.store import statements
@@ -16,7 +16,7 @@ from streamline.store import statements
 _LEASE = timedelta(seconds=2)
 _PAUSE, _IDLE = 1.0, 60.0
 _BATCH = 200
-_PURGE_SECONDS = 30.0
+_PURGE_SECONDS, _RELEASE_SECONDS = 30.0, 2.0
 
 
 async def relay_some(runtime: Runtime) -> int:
@@ -71,9 +71,11 @@ class Relay:
         """Let another process relay at once."""
         for forget in self._forget:
             forget()
+        self._outbox.is_relayed_here = False
         if self._kept_until is not None:
-            await self._runtime.store.run(statements.release_lease(RELAY, self._token, "meta"))
-            self._runtime.hint(RELAY)
+            release = statements.release_lease(RELAY, self._token, "meta")
+            if await attempt(self._runtime.store.run(release), _RELEASE_SECONDS):
+                self._runtime.hint(RELAY)
 
     async def _is_mine(self) -> bool:
         """Take the lease or keep it; it spares the others the work, and decides nothing."""
@@ -84,6 +86,7 @@ class Relay:
         lease = {"worker": self._worker, "token": self._token, "until": instant + _LEASE}
         taken = await self._runtime.store.run(statements.take_lease(RELAY, lease, instant, "meta"))
         self._kept_until = now + _LEASE.total_seconds() if taken else None
+        self._outbox.is_relayed_here = bool(taken)
         return bool(taken)
 
     async def _purge(self) -> None:

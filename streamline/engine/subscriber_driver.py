@@ -11,9 +11,8 @@ from typing import Any
 from streamline.engine.delivering import Delivering, Delivery
 from streamline.engine.keeping import LeaseLost
 from streamline.engine.loops import Breaker, repeat
-from streamline.engine.pauses import within
+from streamline.engine.pauses import attempt, within
 from streamline.engine.runtime import Runtime
-from streamline.errors import StoreUnavailable
 from streamline.features.subscriptions import Subscription
 from streamline.ids import new_token, new_worker_id
 from streamline.store import statements
@@ -21,7 +20,7 @@ from streamline.store import statements
 logger = logging.getLogger("streamline.engine")
 
 HINT = "subscribers"
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE, _RELEASE_SECONDS = 5.0, 2.0
 
 
 class SubscriberDriver:
@@ -117,8 +116,8 @@ class SubscriberDriver:
         return found[0] if found else None
 
     async def _release(self, token: str) -> None:
-        with suppress(StoreUnavailable):  # the lease runs out
-            await self._runtime.store.run(statements.release_lease(self._subscription.name, token, "subscribers"))
+        release = statements.release_lease(self._subscription.name, token, "subscribers")
+        if await attempt(self._runtime.store.run(release), _RELEASE_SECONDS):
             self._runtime.hint(HINT)
 
     def _look(self) -> None:
