@@ -217,10 +217,16 @@ class HookExpired(StreamlineError):
 
 
 class ConcurrencyLimitReached(StreamlineError):
-    """Every slot of the concurrency key is taken."""
+    """Every slot of the concurrency key is taken; has the ``workflow``, the ``key`` and the ``limit``."""
 
     code = "concurrency.limit_reached"
     http_status = 429
+
+    def __init__(self, workflow: str = "", key: str = "", limit: int = 0) -> None:
+        super().__init__(f"workflow {workflow}: {limit} runs of the key are at work", field="concurrency")
+        self.workflow = workflow
+        self.key = key
+        self.limit = limit
 
 
 # Tenants and trust

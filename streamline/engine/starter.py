@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
@@ -13,6 +13,7 @@ from streamline.domain.durations import Duration, check_instant, parse_duration
 from streamline.domain.gates import gate_of
 from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
+from streamline.domain.transitions import operating
 from streamline.domain.transitions.birth import Order, claimed, in_line, queued
 from streamline.domain.transitions.jumping import forked
 from streamline.engine.gates.debouncing import Debouncing
@@ -22,6 +23,7 @@ from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import (
+    ConcurrencyLimitReached,
     IdempotencyConflict,
     InvalidInput,
     InvalidKey,
@@ -93,8 +95,15 @@ class Starter:
         if order.gate and order.idempotency_key is not None and (winner := await self._winner(order)) is not None:
             # It must not cost a place, nor put a draft off.
             return winner
+        entry: Entry | None = None
         for _ in range(_RACES):
-            run_id, outcome = await self._enter(order, due_at)
+            try:
+                run_id, outcome, entry = await self._enter(order, due_at, entry)
+            except ConcurrencyLimitReached:
+                # Whoever has the last slot may have begun under the same key.
+                if order.idempotency_key is None or (winner := await self._winner(order)) is None:
+                    raise
+                return winner
             if outcome in ("inserted", None):
                 return Started(run_id, created=outcome is not None)
             if outcome == "id_taken":
@@ -103,21 +112,29 @@ class Starter:
                 return winner
         raise StoreUnavailable("the idempotency key, or the slot, changed hands too often")
 
-    async def _enter(self, order: Order, due_at: datetime | None) -> tuple[str, Inserted | None]:
-        """Store the run, as its gates let it; return its id, or an older draft's, and what the insert came to."""
+    async def _enter(
+        self, order: Order, due_at: datetime | None, earlier: Entry | None
+    ) -> tuple[str, Inserted | None, Entry | None]:
+        """Store the run, as its gates let it.
+
+        Returns:
+            Its id, or an older draft's; what the insert came to; and how the gates let it in.
+        """
         if "debounce_key" in order.gate:
-            return await self._debouncing.start(order, due_at or self._runtime.clock.now())
+            return *(await self._debouncing.start(order, due_at or self._runtime.clock.now())), None
         if not order.gate or due_at is not None:
-            return order.run_id, await self._insert(order, due_at)
-        is_kept = self._reserve(order)
+            return order.run_id, await self._insert(order, due_at), None
+        has_place = self._reserve(order)
         try:
-            entry = await self._entrance.enter(order, may_begin=is_kept)
+            entry = await self._entrance.enter(order, may_begin=has_place, earlier=earlier)
         except BaseException:
-            self._unreserve(is_kept)
+            self._unreserve(has_place)
             raise
         if not entry.begins:
-            self._unreserve(is_kept)
-        return order.run_id, await self._insert_entry(order, entry)
+            self._unreserve(has_place)
+        elif not has_place:
+            entry = replace(entry, begins=False)  # there was one a moment ago
+        return order.run_id, await self._insert_entry(order, entry), entry
 
     async def fork(self, run_id: str, from_step: str, state: Any, new_id: str | None, scope: Scope) -> Started:
         """Start a new run that goes on from a step of an old one."""
@@ -161,6 +178,8 @@ class Starter:
         orders = [self._order(definition, value, options, scope) for value in values]
         due_at = self._due_at(options)
         if definition.debounce is not None or any(self._entrance.is_refusing(order) for order in orders[:1]):
+            if due_at is None and definition.debounce is None:
+                await self._entrance.check_room(orders)
             return [await self._start(order, due_at) for order in orders]
         newborns = await self._entrance.newborns(orders, due_at)
         inserts = [self._statement(order, run) for order, run in zip(orders, newborns, strict=True)]
@@ -296,13 +315,18 @@ class Starter:
         """
         assert order.idempotency_key is not None
         place = (order.tenant_id, order.definition.name, order.idempotency_key)
-        found = await self._runtime.store.run(statements.find_winner(*place))
-        if not found and order.is_kept:
-            found = await self._runtime.store.run(statements.find_keeper(*place))
+        found = await self._runtime.store.run(statements.find_keeper(*place)) if order.is_kept else []
+        if not found:
+            found = await self._runtime.store.run(statements.find_winner(*place))
         if not found:
             return None
         if order.is_kept and found[0]["input"] != as_stored(order.input):
             raise IdempotencyConflict("idempotency_key: it was used with another input", field="idempotency_key")
+        if order.is_kept and "rev" in found[0] and "kept_key" not in found[0]:
+            # It was started for as long as it is active; from now on it keeps the key.
+            change = operating.keep_key(found[0], self._runtime.clock.now())
+            if not await self._runtime.commit(found[0], change):
+                return await self._winner(order)
         return Started(found[0]["_id"], created=False)
 
     async def _settled(self, order: Order, due_at: datetime | None, outcome: Inserted) -> Started:

@@ -22,7 +22,7 @@ _CHILD = {
     "workflow": 1, "version": 1, "status": 1, "output": 1, "error": 1, "ended_at": 1, "parent": 1, "steps.id": 1,
     "steps.status": 1, "tenant_id": 1,
 }  # fmt: skip
-_SEEN = dict.fromkeys(gating.SEEN, 1)
+_SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
