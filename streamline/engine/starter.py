@@ -20,6 +20,7 @@ from streamline.engine.gates.entry import Entrance, Entry
 from streamline.engine.gates.throttles import Throttles
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
+from streamline.engine.session_starting import SessionStarting
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import (
     IdempotencyConflict,
@@ -66,6 +67,7 @@ class StartOptions(StartRules, total=False):
     """How a run is to be started, beside its workflow and input; see `Streamline.start`."""
 
     timeout: Duration | None
+    session: Any
 
 
 class Starter:
@@ -77,6 +79,7 @@ class Starter:
         throttles = Throttles(runtime) if worker is None else worker.throttles
         self._entrance = Entrance(runtime, throttles)
         self._debouncing = Debouncing(runtime)
+        self._in_session = SessionStarting(runtime)
 
     async def start(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
@@ -87,7 +90,18 @@ class Starter:
             IdempotencyConflict: A run with the chosen id exists.
         """
         order = self._order(definition, value, options, scope)
+        if (session := options.get("session")) is not None:
+            return (await self._start_in(session, [order], self._due_at(options)))[0]
         return await self._start(order, self._due_at(options))
+
+    async def _start_in(self, session: Any, orders: Sequence[Order], due_at: datetime | None) -> list[Started]:
+        winners = await self._in_session.start(orders, due_at, session)
+        ids = [order.run_id for order in orders]
+        return [Started(winners.get(run_id, run_id), created=run_id not in winners) for run_id in ids]
+
+    async def close(self) -> None:
+        """Look no longer after transactions that runs were started in."""
+        await self._in_session.close()
 
     async def _start(self, order: Order, due_at: datetime | None) -> Started:
         if order.gate and order.idempotency_key is not None and (winner := await self._winner(order)) is not None:
@@ -160,6 +174,8 @@ class Starter:
             raise InvalidKey("run_id: one id cannot be that of several runs", field="run_id")
         orders = [self._order(definition, value, options, scope) for value in values]
         due_at = self._due_at(options)
+        if (session := options.get("session")) is not None:
+            return await self._start_in(session, orders, due_at)
         if definition.debounce is not None or any(self._entrance.is_refusing(order) for order in orders[:1]):
             return [await self._start(order, due_at) for order in orders]
         newborns = await self._entrance.newborns(orders, due_at)
