@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, overload
 
+import pymongo
 from bson.errors import BSONError
 from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
 
@@ -111,6 +112,19 @@ class Store:
             if isinstance(answer, Exception):
                 raise answer
         return [answer for answer in answers if not isinstance(answer, Exception)]
+
+    async def send_within(self, statement: WriteMany, seconds: float) -> bool:
+        """Send a write once; return whether it was answered in time: else some, all or none of it has happened."""
+        try:
+            with pymongo.timeout(seconds):
+                await self._send(statement)
+        except _Unacknowledged:
+            return False
+        except PyMongoError as error:
+            if not is_passing(error):
+                raise translate(error) from error
+            return False
+        return True
 
     async def close(self) -> None:
         """Let what was handed in reach the database, then close the client if it was made here."""
