@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from streamline.domain.transitions.birth import Order, queued
 from streamline.engine.awaiting_commits import AwaitingCommits
 from streamline.engine.runtime import Runtime
-from streamline.errors import IdempotencyConflict, StoreUnavailable
+from streamline.errors import IdempotencyConflict, InvalidPolicy, StoreUnavailable
 from streamline.store import statements
 from streamline.store.lanes import fitting
-from streamline.store.operations import Find, Insert, Inserted
+from streamline.store.operations import Document, Find, Insert, Inserted
 from streamline.store.sessions import InSession, check_session
+
+Reader = Callable[[Find], Awaitable[list[Document]]]
+Winner = Callable[[Order, Reader], Awaitable[str | None]]
 
 _RACES = 100
 _INSERTS_IN_A_COMMAND = 500
 
 
 class SessionStarting:
-    """Starts runs in sessions that callers bring."""
+    """Starts runs in sessions that callers bring.
 
-    def __init__(self, runtime: Runtime) -> None:
+    Args:
+        runtime: The app's parts.
+        winner: Finds the run that holds an order's idempotency key, as a reader sees it.
+    """
+
+    def __init__(self, runtime: Runtime, winner: Winner) -> None:
         self._runtime = runtime
+        self._winner = winner
         self._awaiting = AwaitingCommits(runtime)
 
     async def start(self, orders: Sequence[Order], due_at: datetime | None, session: object) -> dict[str, str]:
@@ -38,11 +47,13 @@ class SessionStarting:
 
         Raises:
             PyMongoError: The transaction is over, and may succeed when it is tried again.
-            InvalidPolicy: The session is not of the app's client.
+            InvalidPolicy: The session is not of the app's client, or the workflow is debounced.
             UnsafeDeployment: The server has no transactions.
             IdempotencyConflict: The chosen id, or the key, is another run's; a transaction is over with that.
         """
         work = check_session(self._runtime.store, session)
+        if any("debounce_key" in order.gate for order in orders):
+            raise InvalidPolicy("session: not for a debounced workflow, whose draft others change", field="session")
         keyed = {order.run_id: await self._start_keyed(work, order, due_at) for order in orders if _has_key(order)}
         rest = [order for order in orders if not _has_key(order)]
         inserts = [self._statement(order, due_at) for order in rest]
@@ -59,7 +70,8 @@ class SessionStarting:
     async def _start_keyed(self, work: InSession, order: Order, due_at: datetime | None) -> str | None:
         """Start a run, and return None, or return the id of the active one that holds its key."""
         for _ in range(_RACES):
-            if (winner := await self._winner(work, order)) is not None:
+            reader = work.find if work.in_transaction else self._runtime.store.run
+            if (winner := await self._winner(order, reader)) is not None:
                 return winner
             if await self._insert(work, [self._statement(order, due_at)]):
                 return None
@@ -75,12 +87,6 @@ class SessionStarting:
             raise IdempotencyConflict("the idempotency key is held by another active run", field="idempotency_key")
         self._awaiting.add(work, [i for i, outcome in zip(inserts, outcomes, strict=True) if _is_in(outcome)])
         return not taken
-
-    async def _winner(self, work: InSession, order: Order) -> str | None:
-        assert order.idempotency_key is not None
-        statement: Find = statements.find_winner(order.tenant_id, order.definition.name, order.idempotency_key)
-        found = await (work.find(statement) if work.in_transaction else self._runtime.store.run(statement))
-        return found[0]["_id"] if found else None
 
     def _statement(self, order: Order, due_at: datetime | None) -> Insert:
         now = self._runtime.clock.now()

@@ -20,7 +20,7 @@ from streamline.engine.gates.entry import Entrance, Entry
 from streamline.engine.gates.throttles import Throttles
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
-from streamline.engine.session_starting import SessionStarting
+from streamline.engine.session_starting import Reader, SessionStarting
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import (
     IdempotencyConflict,
@@ -79,7 +79,7 @@ class Starter:
         throttles = Throttles(runtime) if worker is None else worker.throttles
         self._entrance = Entrance(runtime, throttles)
         self._debouncing = Debouncing(runtime)
-        self._in_session = SessionStarting(runtime)
+        self._in_session = SessionStarting(runtime, self._winner_id)
 
     async def start(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
@@ -304,17 +304,22 @@ class Starter:
     def _serves(self, order: Order) -> bool:
         return order.definition.route in self._runtime.registry.routes
 
-    async def _winner(self, order: Order) -> Started | None:
-        """Return the run that holds the order's idempotency key.
+    async def _winner_id(self, order: Order, find: Reader) -> str | None:
+        winner = await self._winner(order, find)
+        return None if winner is None else winner.run_id
+
+    async def _winner(self, order: Order, find: Reader | None = None) -> Started | None:
+        """Return the run that holds the order's idempotency key, as the store sees it, or whoever `find` asks.
 
         Raises:
             IdempotencyConflict: The key is kept, and was first used with another input.
         """
         assert order.idempotency_key is not None
         place = (order.tenant_id, order.definition.name, order.idempotency_key)
-        found = await self._runtime.store.run(statements.find_winner(*place))
+        find = find or self._runtime.store.run
+        found = await find(statements.find_winner(*place))
         if not found and order.is_kept:
-            found = await self._runtime.store.run(statements.find_keeper(*place))
+            found = await find(statements.find_keeper(*place))
         if not found:
             return None
         if order.is_kept and found[0]["input"] != as_stored(order.input):

@@ -15,7 +15,7 @@ from streamline.errors import InvalidPolicy, StreamlineError, UnsafeDeployment
 from streamline.store import statements
 from streamline.store.door import Store, refusal
 from streamline.store.operations import Document, Find, Insert, Inserted, Write
-from streamline.store.outcomes import translate
+from streamline.store.outcomes import taken_by, translate
 
 Committed = Literal["committed", "aborted", "unknown"]
 
@@ -100,7 +100,7 @@ class InSession:
         if error["code"] != _DUPLICATE:
             raise refusal(error)
         if "_id" not in error.get("keyPattern", {}):
-            return "key_taken"
+            return taken_by(error)
         if self.in_transaction:
             return "id_taken"
         found = await self._store.run(statements.find_marks([insert.run_id]))

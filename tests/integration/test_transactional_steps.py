@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pymongo.errors import PyMongoError
 
 from streamline import Context, NonRetriableError, RetryPolicy, Settings, Worker, Workflow
 from streamline.errors import RunFailed
@@ -410,7 +411,7 @@ async def test_an_error_of_the_database_that_is_caught_ends_the_transaction(
         await book.write(ctx)
         try:
             await database["accounts"].insert_one({"_id": "a"}, session=ctx.session)
-        except Exception:
+        except PyMongoError:
             return
 
     wf = paying(pay, max_attempts=1)
@@ -644,7 +645,7 @@ async def test_a_straggler_of_the_handler_writes_nothing(make_app: Any, book: Bo
         await book.go_on.wait()
         try:
             late.append(await book.entries.insert_one({"run": "straggler"}, session=session))
-        except Exception as error:
+        except PyMongoError as error:
             late.append(type(error).__name__)
 
     async def pay(ctx: Context[Any]) -> None:
