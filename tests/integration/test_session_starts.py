@@ -10,7 +10,7 @@ import pytest
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import PyMongoError
 
-from streamline import Context, Worker, Workflow
+from streamline import Concurrency, Context, Debounce, Worker, Workflow
 from streamline.errors import IdempotencyConflict, InvalidInput, InvalidPolicy, RunNotFound
 from tests.integration.sessions import begin, session_of, transaction_of
 from tests.waiting import eventually
@@ -248,6 +248,47 @@ async def test_many_runs_with_keys_share_one_transaction(make_app: Any, client: 
     assert handles[0].id == held.id
     assert handles[3].id == handles[1].id
     assert await runs.count_documents({}) == 4
+
+
+async def test_a_kept_key_gives_its_run_after_that_has_ended(make_app: Any, client: Any) -> None:
+    wf = orders()
+    async with make_app(wf) as app:
+        async with transaction_of(client) as session:
+            first = await app.start(wf, 1, session=session, idempotency_key="k", idempotency="forever")
+        assert await first.result(timeout="20s") == 1
+        async with transaction_of(client) as session:
+            second = await app.start(wf, 1, session=session, idempotency_key="k", idempotency="forever")
+            with pytest.raises(IdempotencyConflict):
+                await app.start(wf, 2, session=session, idempotency_key="k", idempotency="forever")
+    assert (second.created, second.id) == (False, first.id)
+
+
+async def test_gates_hold_for_what_a_transaction_brings(make_app: Any, client: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("narrow", concurrency=Concurrency(limit=2))
+    at_work: list[int] = [0, 0]
+
+    @wf.step
+    async def work(ctx: Context[Any]) -> Any:
+        at_work[0] += 1
+        at_work[1] = max(at_work)
+        await asyncio.sleep(0.05)
+        at_work[0] -= 1
+        return ctx.input
+
+    async with make_app(wf) as app:
+        async with transaction_of(client) as session:
+            handles = await app.start_many(wf, list(range(8)), session=session)
+        assert [await handle.result(timeout="20s") for handle in handles] == list(range(8))
+    assert at_work == [0, 2]
+
+
+async def test_a_debounced_workflow_is_refused(make_app: Any, client: Any, runs: Any) -> None:
+    wf: Workflow[Any, Any, Any] = orders(debounce=Debounce("1s", key=lambda n: "k"))
+    async with make_app(wf, worker=False) as app, session_of(client) as session:
+        with pytest.raises(InvalidPolicy) as caught:
+            await app.start(wf, 1, session=session)
+    assert caught.value.field == "session"
+    assert await runs.count_documents({}) == 0
 
 
 async def test_closing_the_app_ends_what_looks_after_a_transaction(make_app: Any, client: Any, runs: Any) -> None:
