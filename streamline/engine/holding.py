@@ -180,7 +180,7 @@ class Holding:
             self._loop.call_soon_threadsafe(self._loop.call_later, within, self._ride_alone)
 
     def _ride_alone(self) -> None:
-        if self.riders and not self.over and not self.quiet:
+        if self.riders and not self.over:
             self._riding = asyncio.ensure_future(self._try_to_ride())
 
     async def _try_to_ride(self) -> None:
