@@ -95,6 +95,10 @@ class Transaction:
     async def settle(self, outcome: Outcome | None, build: Build | None) -> Outcome | Again | Stored | None:
         """Commit where the handler is done; return what is left to be seen to once the transaction is over."""
         if isinstance(outcome, (Completed, Jumped)) and self._work is not None and build is not None:
+            if not self._work.in_transaction:
+                return Failed(
+                    NonRetriableError("ctx.session: its handler has ended the transaction itself"), final=True
+                )
             return self._in_time(await self._store(self._work, build))
         if isinstance(outcome, Failed) and _may_pass(outcome):
             return self._in_time(Again(outcome.error))

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from pymongo.errors import PyMongoError
+from pymongo.monitoring import CommandStartedEvent
 
 from streamline import Context, NonRetriableError, RetryPolicy, Settings, Worker, Workflow
 from streamline.errors import RunFailed
+from tests.integration.counted_commands import Commands, counted_app
 from tests.integration.sessions import begin, session_of, transaction_of
 from tests.waiting import eventually, status_of
 
@@ -660,6 +662,43 @@ async def test_a_straggler_of_the_handler_writes_nothing(make_app: Any, book: Bo
         await asyncio.gather(*tasks)
     assert late == ["InvalidOperation"]
     assert await book.runs() == [handle.id]
+
+
+@pytest.mark.parametrize("how", ["commit_transaction", "abort_transaction"])
+async def test_the_transaction_is_not_the_handlers_to_end(make_app: Any, book: Book, how: str) -> None:
+    async def pay(ctx: Context[Any]) -> None:
+        await book.write(ctx)
+        await getattr(ctx.session, how)()
+
+    async with make_app(paying(pay, max_attempts=3)) as app:
+        run = await (await app.start("pay")).wait("20s")
+    assert (run.status, run.error.type, run.step("pay").attempt) == ("failed", "NonRetriableError", 1)
+    assert "transaction" in run.error.message
+
+
+class Sent(Commands):
+    """Counts the commits and aborts, too."""
+
+    def started(self, event: CommandStartedEvent) -> None:
+        super().started(event)
+        if event.command_name.endswith("Transaction"):
+            self.by_name[event.command_name] += 1
+
+
+async def test_it_costs_an_update_and_a_commit(mongo_uri: str, database_name: str, driver: str) -> None:
+    if driver != "pymongo":
+        pytest.skip("counted in PyMongo's async client")
+    wf: Workflow[Any, Any, Any] = Workflow("only")
+
+    @wf.step(transactional=True)
+    async def only(ctx: Context[Any]) -> None:
+        await ctx.session.client[database_name]["ledger"].insert_one({"a": 1}, session=ctx.session)
+
+    sent = Sent()
+    async with counted_app(mongo_uri, database_name, sent, wf, worker=Worker(lease="60s")) as app:
+        await (await app.start(wf)).wait("20s")
+        counted = {name: sent.by_name[name] for name in ("insert", "update", "commitTransaction", "abortTransaction")}
+    assert counted == {"insert": 1, "update": 1, "commitTransaction": 1, "abortTransaction": 0}
 
 
 async def test_tick_carries_it_out_too(make_app: Any, book: Book) -> None:
