@@ -18,12 +18,14 @@ from typing import Any
 from tests.stress.crash_process import live_until_crash
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
+from tests.stress.transfers import pay
 from tests.stress.worker_process import work
 
 ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "worker": work,
     "starter": start_runs,
     "crasher": live_until_crash,
+    "payer": pay,
 }
 
 

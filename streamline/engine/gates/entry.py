@@ -100,7 +100,7 @@ class Entrance:
             definition = orders[0].definition
             limit = concurrency_of(self._runtime, definition.name, definition.route)
             if limit is not None and len(await self._slots.free(key, limit.limit)) < count:
-                raise ConcurrencyLimitReached(definition.name, short_key(key), limit.limit)
+                raise _refusal(definition.name, key, limit.limit)
 
     def _is_limited(self, order: Order) -> bool:
         limit = concurrency_of(self._runtime, order.definition.name, order.definition.route)
@@ -129,5 +129,10 @@ class Entrance:
             return random.choice(free) if free and not waiting else None
         free = await self._slots.free(key, limit.limit)
         if not free:
-            raise ConcurrencyLimitReached(order.definition.name, short_key(key), limit.limit)
+            raise _refusal(order.definition.name, key, limit.limit)
         return random.choice(free)
+
+
+def _refusal(workflow: str, slot_key: str, limit: int) -> ConcurrencyLimitReached:
+    said = f"workflow {workflow}: {limit} runs of the key are at work"
+    return ConcurrencyLimitReached(said, workflow=workflow, key=short_key(slot_key), limit=limit)
