@@ -20,9 +20,9 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_prefix
 from streamline.domain.run import Event
 from streamline.embedded import EmbeddedServer
+from streamline.engine.ordering import StartOptions, StartRules
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
-from streamline.engine.starter import StartOptions, StartRules
 from streamline.engine.ticking import tick
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
 from streamline.handle import RunHandle
@@ -177,12 +177,16 @@ class Streamline(Answers, Following, Operators, Queries):
                 ``tags``: up to 32 strings to find the run by.
                 ``metadata``: anything to keep with the run; keys without dots.
                 ``run_id``: chosen id; default a time-ordered one.
+                ``session``: of this app's own client; the run is stored in its transaction, where one is under way, and
+                begins when that is committed.
 
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: An argument is not of the
                 allowed form; nothing is stored.
             WorkflowNotFound: No workflow of this name is registered.
             IdempotencyConflict: A run with the chosen id exists.
+            PyMongoError: With ``session``: the transaction is over, and the driver's ``with_transaction`` tries again.
+            UnsafeDeployment: With ``session``: the database has no transactions.
             StoreUnavailable: The database did not answer; the run may or may not have been stored.
         """
         starter = self._open_session.starter

@@ -102,6 +102,9 @@ class Settings:
         operations: Other commands in flight at once; 1 to 1,000. The driver lets waiters starve beyond some sixteen.
         call_timeout: How long one command may take.
         patience: How long a verb goes on trying while the database is away, before ``StoreUnavailable``.
+        transaction_patience: How long a transactional step is tried again, not counted as a failed attempt, while
+            others write what it writes. The default outlives the transaction of a process that was killed, which the
+            server ends after 60 to 90 s by its own default.
         driver: Which driver a connection string is opened with; ``"motor"`` needs the extra of that name. PyMongo's
             async client costs less; Motor suits an app that holds Motor clients anyway.
         max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000, against loops that
@@ -121,6 +124,7 @@ class Settings:
     operations: int = 16
     call_timeout: Duration = "10s"
     patience: Duration = "30s"
+    transaction_patience: Duration = "2m"
     driver: Literal["pymongo", "motor"] = "pymongo"
     max_jumps: int = 10_000
     wake_channel: bool = True
@@ -140,7 +144,7 @@ class Settings:
         _whole(self, "batch", 1, 1_000)
         _whole(self, "operations", 1, 1_000)
         _whole(self, "wakes_size", 4096, 1024 * MIB)
-        for name in ("call_timeout", "patience", "log_retention", "subscriber_lease"):
+        for name in ("call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease"):
             object.__setattr__(self, name, parse_duration(getattr(self, name), name, positive=True))
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
@@ -165,6 +169,11 @@ class Settings:
     def patience_seconds(self) -> float:
         """How long a verb keeps trying, in seconds."""
         return parse_duration(self.patience, "patience").total_seconds()
+
+    @property
+    def transaction_seconds(self) -> float:
+        """How long a transactional step is tried again while others are in its way, in seconds."""
+        return parse_duration(self.transaction_patience, "transaction_patience").total_seconds()
 
 
 def _whole(owner: Worker | Settings, name: str, low: int, high: int) -> None:

@@ -22,6 +22,7 @@ from streamline.declaring.rules import (
     checked_retention,
     checked_retry,
     checked_timeout,
+    checked_transactional,
     is_coroutine_function,
     policy,
 )
@@ -138,6 +139,7 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         run_if: Callable[[Context[InputT, StateT]], bool | Awaitable[bool]] | None = None,
         on_error: OnError = "fail",
         group: str | None = None,
+        transactional: bool = False,
         output_history: int = 0,
     ) -> StepDecorator[InputT, StateT]: ...
 
@@ -153,6 +155,8 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
                 ``run_if``: the opposite; a predicate that raises fails the step.
                 ``on_error``: ``"skip"`` lets the run go on where the step fails for good.
                 ``group``: steps that share it and stand next to each other run at the same time.
+                ``transactional``: what the handler writes with ``ctx.session``, and the write that completes the step,
+                are one transaction; not with ``group``, nor for a plain function.
                 ``output_history``: how many earlier outputs are kept where the step is done again; 0 to 100.
 
         Raises:
@@ -281,6 +285,7 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         run_if: Callable[..., Any] | None = None,
         on_error: OnError = "fail",
         group: str | None = None,
+        transactional: bool = False,
         output_history: int = 0,
     ) -> StepDefinition:
         if on_error not in ("fail", "skip"):
@@ -300,4 +305,5 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
             on_error=on_error,
             group=None if group is None else check_name(group, "group"),
             output_history=checked_history(output_history),
+            transactional=checked_transactional(step_id, fn, group, transactional=transactional),
         )

@@ -85,6 +85,23 @@ def checked_history(kept: int) -> int:
     return kept
 
 
+def checked_transactional(step_id: str, fn: Any, group: str | None, *, transactional: bool) -> bool:
+    """Return whether a step is transactional; raise `DefinitionError` where it cannot be."""
+    if not isinstance(transactional, bool):
+        raise InvalidPolicy("transactional: True or False", field="transactional")
+    if transactional and group is not None:
+        raise DefinitionError(
+            f"step {step_id}: a transactional step stands alone, in no group: others would write the run meanwhile",
+            field="transactional",
+        )
+    if transactional and not is_coroutine_function(fn):
+        raise DefinitionError(
+            f"step {step_id}: a transactional step is an `async def`: what it awaits on the session is the transaction",
+            field="transactional",
+        )
+    return transactional
+
+
 def checked_payload_limit(limit: int | None) -> int | None:
     """Return the limit of a payload in bytes, or None; raise `InvalidPolicy` where it is out of range."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= PAYLOAD_MAX):

@@ -170,7 +170,7 @@ def conclude(
         case Interrupted():
             return stepping.release(run, ending.now)
         case Jumped(to):
-            refused = _refused_jump(run, step, to, jumps_max)
+            refused = refused_jump(run, to, jumps_max)
             if refused is None:
                 return jumping.jump(run, place, to, ending)
             return _after_failure(run, place, step, Failed(refused, final=True), ending, chance)
@@ -252,7 +252,8 @@ def _after_failure(
     return stepping.fail(run, place, kept, ending)
 
 
-def _refused_jump(run: Document, step: StepDefinition, to: str, jumps_max: int) -> Exception | None:
+def refused_jump(run: Document, to: str, jumps_max: int) -> Exception | None:
+    """Return what is wrong with a jump, if anything is."""
     try:
         jumping.index_of(run, to)
     except StepNotFound as error:

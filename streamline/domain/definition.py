@@ -62,6 +62,7 @@ class StepDefinition:
     on_error: OnError = "fail"
     group: str | None = None
     output_history: int = 0
+    transactional: bool = False
     compensation: CompensationDefinition | None = None
 
 
@@ -95,6 +96,11 @@ class Definition:
         """Derive what is looked up again and again."""
         object.__setattr__(self, "route", route_of(self.name, self.version))
         object.__setattr__(self, "index", MappingProxyType({step.id: i for i, step in enumerate(self.steps)}))
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether any of its steps needs a database that has transactions."""
+        return any(step.transactional for step in self.steps)
 
 
 def route_of(workflow: str, version: str) -> str:

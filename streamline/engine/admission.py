@@ -60,11 +60,12 @@ class Admission:
         try:
             found = {run["_id"]: run for run in await self._runtime.store.run(statements.find_gated(run_ids[:kept]))}
             pending = [found[run_id] for run_id in run_ids if run_id in found]
-            return await self._admit([run for run in pending if gating.is_to_be_admitted(run) and "lease" not in run])
+            wanted = [run for run in pending if gating.is_to_be_admitted(run) and "lease" not in run]
+            return await self._admit([_Passing(run) for run in wanted])
         finally:
             self._crew.unreserve(kept)
 
-    async def _admit(self, pending: list[Document]) -> int:
+    async def _admit(self, pending: list[_Passing]) -> int:
         count = 0
         for _ in range(_RACES):
             passing = await self._with_turns(await self._with_slots(pending))
@@ -74,16 +75,16 @@ class Admission:
                 break
         return count
 
-    async def _with_slots(self, pending: Sequence[Document]) -> list[_Passing]:
+    async def _with_slots(self, pending: Sequence[_Passing]) -> list[_Passing]:
         """Return the runs for which there is a slot, or that need none; the others are put in line."""
-        now, by_key = self._runtime.clock.now(), defaultdict[str, list[Document]](list)
+        now, by_key = self._runtime.clock.now(), defaultdict[str, list[_Passing]](list)
         passing = list[_Passing]()
-        for run in pending:
-            if is_overdue(run, now) is None and self._needs_slot(run):
-                by_key[run["slot_key"]].append(run)
+        for each in pending:
+            if is_overdue(each.run, now) is None and self._needs_slot(each.run):
+                by_key[each.run["slot_key"]].append(each)
             else:
-                passing.append(_Passing(run))
-        for found in await asyncio.gather(*(self._slots_for(key, runs) for key, runs in by_key.items())):
+                passing.append(each)
+        for found in await asyncio.gather(*(self._slots_for(key, several) for key, several in by_key.items())):
             passing += found
         return passing
 
@@ -91,13 +92,17 @@ class Admission:
         is_limited = concurrency_of(self._runtime, run["workflow"], run["route"]) is not None
         return is_limited and "slot_key" in run and "slot" not in run
 
-    async def _slots_for(self, slot_key: str, runs: list[Document]) -> list[_Passing]:
-        policy = concurrency_of(self._runtime, runs[0]["workflow"], runs[0]["route"])
+    async def _slots_for(self, slot_key: str, several: list[_Passing]) -> list[_Passing]:
+        first = several[0].run
+        policy = concurrency_of(self._runtime, first["workflow"], first["route"])
         assert policy is not None, "it was asked for"
         free = await self._slots.free(slot_key, policy.limit)
-        late, now = [run for run in runs[len(free) :] if "queued_at" not in run], self._runtime.clock.now()
+        now = self._runtime.clock.now()
+        late = [each.run for each in several[len(free) :] if "queued_at" not in each.run]
         await self._write(late, lambda run: gating.put_in_line(run, now))
-        return [_Passing(run, slot) for run, slot in zip(runs, free, strict=False)]
+        for each, slot in zip(several, free, strict=False):
+            each.slot = slot
+        return several[: len(free)]
 
     async def _with_turns(self, passing: list[_Passing]) -> list[_Passing]:
         """Return the runs that may begin now; the others are put off."""
@@ -106,7 +111,8 @@ class Admission:
         for each in passing:
             run = each.run
             is_throttled = throttle_of(self._runtime, run["workflow"], run["route"]) is not None
-            if is_throttled and "throttle_key" in run and is_overdue(run, now) is None:
+            has_turn = each.begun_at is not None  # from a moment ago, when somebody else was faster to take the slot
+            if is_throttled and not has_turn and "throttle_key" in run and is_overdue(run, now) is None:
                 by_key[run["throttle_key"]].append(each)
             else:
                 begun.append(each)
@@ -126,7 +132,7 @@ class Admission:
         await self._write(late, lambda run: gating.put_off(run, turns.later[run["_id"]], now))
         return [each for each in passing if each.begun_at is not None]
 
-    async def _claim(self, passing: list[_Passing]) -> tuple[int, list[Document]]:
+    async def _claim(self, passing: list[_Passing]) -> tuple[int, list[_Passing]]:
         """Claim the runs; return how many were won, and those whose slot somebody else was faster to take."""
         if not passing:
             return 0, []
@@ -140,7 +146,7 @@ class Admission:
         ids = [each.run["_id"] for each in passing]
         writes = [statements.advance_run(i, change, store.new_mark()) for i, change in zip(ids, changes, strict=True)]
         answers = await asyncio.gather(*(store.run(write) for write in writes), return_exceptions=True)
-        refused = [each.run for each, answer in zip(passing, answers, strict=True) if isinstance(answer, SlotTaken)]
+        refused = [each for each, answer in zip(passing, answers, strict=True) if isinstance(answer, SlotTaken)]
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, SlotTaken):
                 raise answer

@@ -29,6 +29,7 @@ from streamline.engine.spawning import close, spawn
 from streamline.engine.state_copy import StateCopy
 from streamline.engine.surroundings import Flags
 from streamline.engine.threads import in_thread
+from streamline.engine.transacting import Transaction
 from streamline.engine.watching import Watch
 from streamline.errors import (
     CorruptRun,
@@ -37,6 +38,7 @@ from streamline.errors import (
     SerializationError,
     StepTimeout,
     StreamlineError,
+    UnsafeDeployment,
 )
 from streamline.settings import Worker
 from streamline.store import statements
@@ -56,6 +58,7 @@ class Attempt:
         step: StepDefinition,
         place: Place,
         quorum: Quorum | None = None,
+        transaction: Transaction | None = None,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
@@ -69,6 +72,8 @@ class Attempt:
         self.number = attempt_of(holding.run, place)
         self._loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
         self._watch: Watch | None = None
+        self._transaction = transaction
+        self.session: Any = None
         # Neither refers back to the attempt: what nobody holds any more is gone at once, the run's document with it.
         self.state = StateCopy(runtime, holding)
         if quorum is None:
@@ -107,11 +112,21 @@ class Attempt:
         if asked is not None and asked.value is not False:
             outcome = self._judge_predicate(asked)
         else:
-            outcome = self._judge(await self._handle(ctx))
+            outcome = await self._transacted(ctx) if self._transaction else self._judge(await self._handle(ctx))
         self.flags.closed = True
         if self.holding.queued:
             await self.holding.drained()
         return outcome
+
+    async def _transacted(self, ctx: Context[Any, Any]) -> Outcome | None:
+        assert self._transaction is not None
+        try:
+            self.session = await self._transaction.begin(self.beat)
+        except HeartbeatLost:
+            return None
+        except UnsafeDeployment as error:
+            return Failed(error, final=True)
+        return self._judge(await self._handle(ctx))
 
     def _is_to_be_asked(self) -> bool:
         """Return whether the step's predicates have a say: not once it has begun."""
@@ -176,7 +191,7 @@ class Attempt:
             threads=self.threads if threaded else None,
             timeout=self._timeout(),
             grace=self._settings.grace_seconds,
-            on_interrupt=self.flags.cancel,
+            on_interrupt=self._told_to_end,
         )
         self.holding.handlers.add(invocation)
         try:
@@ -184,10 +199,17 @@ class Attempt:
         finally:
             self.holding.handlers.discard(invocation)
 
+    def _told_to_end(self) -> None:
+        self.flags.cancel()
+        if self._transaction is not None:
+            self._transaction.loosen()
+
     def _timeout(self) -> float | None:
         """Return the seconds that the attempt may take: its own limit, or what is left of the run's."""
         timeout = self._rules.timeout
         own = None if timeout is None else timeout.total_seconds()
+        if self.session is not None and self._transaction is not None:
+            own = self._transaction.limit if own is None else min(own, self._transaction.limit)
         deadline = None if self.place.undo else self.holding.run.get("deadline_at")
         if deadline is None:
             return own
@@ -234,11 +256,16 @@ class Attempt:
         deadline = None if self.place.undo else self.holding.run.get("deadline_at")
         if deadline is not None and deadline <= self.clock.now() and not ended.abandoned:
             return Interrupted()  # the run's own time is over, which its driver sees next
-        timeout = self._rules.timeout
-        said = f"the attempt took longer than {timeout.total_seconds():g} s" if timeout else "the run's time is over"
+        said = self._limit_said()
         if ended.abandoned:
             said += " and did not end when told to; there is no further attempt while it may still be at work"
         return Failed(StepTimeout(said, field="timeout"), final=ended.abandoned)
+
+    def _limit_said(self) -> str:
+        timeout, limit = self._rules.timeout, self._transaction.limit if self._transaction and self.session else None
+        if limit is not None and (timeout is None or timeout.total_seconds() > limit):
+            return f"the attempt took longer than {limit:.3g} s, which is all that its lease leaves a transaction"
+        return f"the attempt took longer than {timeout.total_seconds():g} s" if timeout else "the run's time is over"
 
     def _jumped(self, jump: Jump) -> Outcome:
         if "group" in self.holding.run["steps"][self.place.k]:

@@ -25,6 +25,7 @@ logger = logging.getLogger("streamline.engine")
 
 _LOST_SHARE = 0.03
 _SPREAD_MAX = 16.0
+_LOCKED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Claimer:
         now, routes = self._runtime.clock.now(), self._runtime.routes
         found = await self._runtime.store.run(statements.find_expired(routes, now, limit))
         ids = [document["_id"] for document in found]
-        count = await self._take(ids, "recovered", lambda now, lease: take_expired(routes, now, lease))
+        count = await self._take(ids, "recovered", lambda now, lease: take_expired(routes, now, lease), locked=True)
         if count:
             logger.warning("%d runs had lost their worker and were taken over", count)
         return Claimed(count, more=len(ids) >= limit)
@@ -95,29 +96,49 @@ class Claimer:
         found = await self._runtime.store.run(statements.find_next_due(self._runtime.routes, now, until))
         return found[0]["due_at"] if found else None
 
+    async def _claim_unlocked(self, ids: list[str], change: Change) -> None:
+        """Claim what can be: a transaction that outlives its process locks the run it was about to move on.
+
+        The server ends such a transaction in time; until then the run must not keep the others waiting.
+        """
+        store, clock = self._runtime.store, self._runtime.clock
+        seconds = min(_LOCKED_SECONDS, self._settings.beat_seconds / 2)
+        if await store.send_within(statements.claim_runs(ids, change), seconds):
+            return
+        deadline = clock.monotonic() + seconds
+        for run_id in random.sample(ids, len(ids)):
+            if clock.monotonic() > deadline:
+                return
+            await store.send_within(statements.claim_runs([run_id], change), seconds / 4)
+
     def _adapt_spread(self, picked: int, won: int) -> None:
         if picked - won > _LOST_SHARE * picked:
             self._spread = min(self._spread * 2, _SPREAD_MAX)
         else:
             self._spread = max(self._spread * 0.95, 1.0)
 
-    async def _take(self, ids: list[str], news: str, change: Callable[[datetime, dict[str, Any]], Change]) -> int:
+    async def _take(
+        self, ids: list[str], news: str, change: Callable[[datetime, dict[str, Any]], Change], *, locked: bool = False
+    ) -> int:
         kept = self._crew.reserve(len(ids))
         if not kept:
             return 0
         # The leases count from before the claim is sent, whenever it is answered.
         safe_until, now = self._runtime.clock.monotonic() + self._settings.lease_seconds, self._runtime.clock.now()
         try:
-            runs = await self._claim(ids[:kept], change(now, self.new_lease(now, news)))
+            runs = await self._claim(ids[:kept], change(now, self.new_lease(now, news)), locked=locked)
         finally:
             self._crew.unreserve(kept)
         for run in runs:
             self._crew.take(run, safe_until)
         return len(runs)
 
-    async def _claim(self, ids: list[str], change: Change) -> list[dict[str, Any]]:
+    async def _claim(self, ids: list[str], change: Change, *, locked: bool) -> list[dict[str, Any]]:
         # How many matched does not matter: the token tells, even where the answer to the claim itself was lost.
-        await self._runtime.store.run(statements.claim_runs(ids, change))
+        if locked:
+            await self._claim_unlocked(ids, change)
+        else:
+            await self._runtime.store.run(statements.claim_runs(ids, change))
         return await self._runtime.store.run(statements.find_claimed(ids, change.put["lease"]["token"]))
 
 

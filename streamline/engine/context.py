@@ -19,7 +19,7 @@ from streamline.engine.verbs.calls import Calls
 from streamline.engine.verbs.fans import Fans
 from streamline.engine.verbs.reports import Reports
 from streamline.engine.verbs.waits import Waits
-from streamline.errors import StepNotFound, StepOutputMissing
+from streamline.errors import NonRetriableError, StepNotFound, StepOutputMissing
 
 InputT = TypeVar("InputT", default=Any)
 StateT = TypeVar("StateT", default=Any)
@@ -70,6 +70,20 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
     def cancelled(self) -> bool:
         """Whether the handler has been told to end; for handlers in threads, which cannot be interrupted."""
         return self._flags.cancelled
+
+    @property
+    def session(self) -> Any:
+        """The driver's session in whose transaction the step's result is stored: what is written with it is, too.
+
+        Raises:
+            NonRetriableError: The step is not declared ``transactional=True``, or this is not its handler.
+        """
+        session = self._ready(anywhere=True).session
+        if session is None:
+            raise NonRetriableError(
+                "ctx.session: only in the handler of a step that is declared transactional=True", field="session"
+            )
+        return session
 
     @property
     def log(self) -> RunLog:

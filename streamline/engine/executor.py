@@ -27,6 +27,7 @@ from streamline.domain.decisions import (
     dead_letter,
     is_overdue,
     next_attempt,
+    refused_jump,
     step_at,
     time_out,
 )
@@ -40,8 +41,9 @@ from streamline.domain.transitions.parking import Waits
 from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
 from streamline.engine.branches import Branch, Quorum, Suspension
-from streamline.engine.holding import Holding
+from streamline.engine.holding import Build, Holding
 from streamline.engine.runtime import Runtime
+from streamline.engine.transacting import Again, Stored, Transaction
 from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, RunNotFound, StreamlineError
 from streamline.settings import Worker
 
@@ -125,17 +127,41 @@ class Executor:
     async def _step(self, holding: Holding) -> None:
         place = here(holding.run)
         step = step_at(holding.run, place.k, holding.definition)
+        if step.transactional:
+            await self._transact(holding, step, place)
+            return
         attempt = self._attempt(holding, step, place)
         outcome = Interrupted() if holding.stopping else await attempt.outcome()
+        await self._conclude(holding, attempt, outcome)
+
+    async def _conclude(self, holding: Holding, attempt: Attempt, outcome: Outcome | None) -> None:
         if outcome is None:
             holding.lose()
             return
         if isinstance(outcome, Interrupted) and not holding.stopping:
             return  # the run's time is over
-        chance, most = random.uniform(-1, 1), self.runtime.settings.max_jumps
-        await holding.commit(
-            lambda run: conclude(run, place, step, outcome, self._ending(holding, attempt, outcome), chance, most)
-        )
+        await holding.commit(self._following(holding, attempt, outcome))
+
+    def _following(self, holding: Holding, attempt: Attempt, outcome: Outcome) -> Build:
+        """Return what builds the change that follows from the outcome of an attempt."""
+        place, step, chance, most = attempt.place, attempt.step, random.uniform(-1, 1), self.runtime.settings.max_jumps
+        return lambda run: conclude(run, place, step, outcome, self._ending(holding, attempt, outcome), chance, most)
+
+    async def _transact(self, holding: Holding, step: StepDefinition, place: Place) -> None:
+        """Try a transactional step once; where others were in the way, it is looked at again, and tried again."""
+        async with Transaction(self.runtime, self.settings, holding) as transaction:
+            attempt = self._attempt(holding, step, place, transaction=transaction)
+            outcome = Interrupted() if holding.stopping else await attempt.outcome()
+            if isinstance(outcome, Jumped):
+                refused = refused_jump(holding.run, outcome.to, self.runtime.settings.max_jumps)
+                outcome = outcome if refused is None else Failed(refused, final=True)
+            build = None if outcome is None else self._following(holding, attempt, outcome)
+            left = await transaction.settle(outcome, build)
+        if isinstance(left, Again):
+            await transaction.pause()
+            await holding.refresh()
+        elif not isinstance(left, Stored):
+            await self._conclude(holding, attempt, left)
 
     async def _undo(self, holding: Holding) -> None:
         place = next_undo(holding.run)
@@ -231,8 +257,15 @@ class Executor:
         quorum.check()
         return left
 
-    def _attempt(self, holding: Holding, step: StepDefinition, place: Place, quorum: Quorum | None = None) -> Attempt:
-        return Attempt(self.runtime, self.settings, self.threads, holding, step, place, quorum)
+    def _attempt(
+        self,
+        holding: Holding,
+        step: StepDefinition,
+        place: Place,
+        quorum: Quorum | None = None,
+        transaction: Transaction | None = None,
+    ) -> Attempt:
+        return Attempt(self.runtime, self.settings, self.threads, holding, step, place, quorum, transaction)
 
     def _ending(self, holding: Holding, attempt: Attempt | None = None, outcome: Outcome | None = None) -> Ending:
         ending = Ending(self.runtime.clock.now(), go_on=not holding.stopping)

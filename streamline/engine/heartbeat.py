@@ -32,7 +32,7 @@ class Heartbeat:
         """Extend every lease, give up those that are lost or can no longer be trusted, and return the pause."""
         began = self._runtime.clock.monotonic()
         self._watch_lag()
-        holdings = [holding for holding in self._held() if not holding.lost]
+        holdings = [holding for holding in self._held() if not holding.lost and not holding.quiet]
         if holdings:
             beat = self._beating or asyncio.ensure_future(self._beat(holdings))
             # While the database is away one beat stays under way; what it cannot keep is given up meanwhile.

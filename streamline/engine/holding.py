@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from streamline.store import statements
 
 logger = logging.getLogger("streamline.engine")
 
+
+Build = Callable[[dict[str, Any]], Change]
 
 _AWAY_PAUSE = 0.1
 RIDE_SECONDS = 1.0
@@ -48,6 +50,8 @@ class Holding:
         queued_bytes: Bytes of users' values in them.
         riders: What goes with the next write, whichever it is.
         rode_at: Monotonic instant at which riders went last.
+        quiet: Whether only the transaction that is under way may write the run: no heartbeat, nothing that rides alone.
+        contended_since: Monotonic instant since which others have kept a transaction from being committed.
         spilled: Entries of memos that the run document does not hold, by the id of their document.
         stopping: Whether the worker wants to let go of the run as soon as it can.
     """
@@ -60,12 +64,14 @@ class Holding:
         "_riding",
         "_runtime",
         "_state_lock",
+        "contended_since",
         "definition",
         "handlers",
         "lost",
         "on_news",
         "queued",
         "queued_bytes",
+        "quiet",
         "riders",
         "rode_at",
         "run",
@@ -96,6 +102,8 @@ class Holding:
         self.on_news: Callable[[], None] | None = None
         self.lost = False
         self.stopping = False
+        self.quiet = False
+        self.contended_since: float | None = None
 
     @property
     def over(self) -> bool:
@@ -125,7 +133,7 @@ class Holding:
         for handler in tuple(self.handlers):
             handler.interrupt(verdict)
 
-    async def commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
+    async def commit(self, build: Build) -> None:
         """Write the change that `build` makes of the run, again on a fresh copy where an operator came in between.
 
         Raises:
@@ -133,6 +141,18 @@ class Holding:
         """
         async with self._lock:
             await self._commit(build)
+
+    async def commit_by(self, send: Callable[[dict[str, Any], Change], Awaitable[bool]], build: Build) -> bool:
+        """Let `send` write the change that `build` makes of the run, once; what rides goes with it, or stays."""
+        async with self._lock:
+            riders, stored = self._take_riders() if self.riders else {}, False
+            try:
+                change = carrying(build(self.run), tuple(riders.values()))
+                stored = await send(self.run, change)
+            finally:
+                if not stored:
+                    self._give_back(riders)
+            return stored
 
     async def settle(self, patch: Patch) -> None:
         """Write part of what a handler has to store; what several have to store at once shares a write.
@@ -179,7 +199,7 @@ class Holding:
 
     async def ride(self) -> None:
         """Write what would go with the next write, now; raise `HeartbeatLost` where the lease is gone."""
-        if self.riders:
+        if self.riders and not self.quiet:
             await self.commit(lambda run: patched(run, (), self._runtime.clock.now()))
 
     async def refresh(self) -> None:
@@ -251,7 +271,7 @@ class Holding:
             if patch.spill is not None:
                 self.spilled[patch.spill["_id"]] = patch.spill["entry"]
 
-    async def _commit(self, build: Callable[[dict[str, Any]], Change]) -> None:
+    async def _commit(self, build: Build) -> None:
         while not self.over and self._runtime.clock.monotonic() < self.safe_until:
             before = self.run.get("cursor")
             # What is said while the write is under way goes with the next one.

@@ -18,6 +18,11 @@ class Registry:
         """The routes whose runs this process may claim."""
         return tuple(self._by_route)
 
+    @property
+    def has_transactions(self) -> bool:
+        """Whether any step of what is served is transactional."""
+        return any(definition.is_transactional for definition in self._by_route.values())
+
     def register(self, definition: Definition) -> None:
         """Serve `definition`; raise `AlreadyRegistered` where another one has its name and version."""
         if self._by_route.get(definition.route, definition) is not definition:

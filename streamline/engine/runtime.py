@@ -71,10 +71,15 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
-        change = await self.outbox.mark(run, change) if self.outbox.is_on else change
+        change = await self.outbox.mark(run, change)
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
+        self.wrote(run, change)
+        return True
+
+    def wrote(self, run: dict[str, Any], change: Change) -> None:
+        """Bring `run` up to date with a change that took effect, and tell the bus."""
         freed = run.get("slot_key") if "slot" in run and "slot" in change.drop else None
         carry_out(run, change)
         self.bus.publish(run["_id"], change.events)
@@ -82,7 +87,6 @@ class Runtime:
             self.freed(freed)
         if "owes_at" in change.put:
             self.bus.closed(dict(run))
-        return True
 
     async def read(
         self, run_id: str, scope: Scope = EVERYTHING, projection: Mapping[str, int] | None = None

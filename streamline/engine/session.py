@@ -40,6 +40,7 @@ from streamline.store import (
     connect,
     ensure_indexes_of,
 )
+from streamline.store.sessions import check_transactions
 
 _CLOSE_SECONDS = 5.0
 
@@ -80,6 +81,8 @@ class Session:
         store = Store(driver, settings, clock)
         try:
             await check_deployment(driver, clock, patience=settings.patience_seconds)
+            if registry.has_transactions:
+                check_transactions(store)
             wakes = (
                 WakeChannel(driver, clock, sender=new_worker_id(), size=settings.wakes_size)
                 if settings.wake_channel
@@ -191,6 +194,7 @@ class Session:
             await self.worker.stop(self.worker.settings.drain_seconds)
         if self._closing:
             await asyncio.wait(self._closing, timeout=self.runtime.settings.patience_seconds)
+        await self.starter.close()
         self._forget()
         self._forget_facts()
         self._forget_stored()

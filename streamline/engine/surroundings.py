@@ -55,6 +55,7 @@ class Surroundings(Protocol):
     root: Branch
     state: StateCopy
     thread: int
+    session: Any
 
     @property
     def clock(self) -> Clock:

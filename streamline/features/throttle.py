@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-Start = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The starts of one key, oldest first, at most as many as the limit; and the instants promised last."""
+    """The last starts of one key, and the instants promised last; both oldest first, at most as many as the limit."""
 
-    started: tuple[Start, ...] = ()
+    started: tuple[datetime, ...] = ()
     plan: tuple[datetime, ...] = ()
 
 
@@ -30,30 +27,27 @@ class Turns:
     later: Mapping[str, datetime]
 
 
-def join(ledger: Ledger, run_id: str, limit: int, window: timedelta, now: datetime) -> tuple[Ledger, datetime]:
+def join(ledger: Ledger, limit: int, window: timedelta, now: datetime) -> tuple[Ledger, datetime]:
     """Return when a new run may begin, `now` or a later instant that is kept free for it."""
-    instant = _free_from(ledger.plan, limit, window, now)
-    if instant > now:
+    # What was promised last began a little later, and what follows it can do no better.
+    instant = max(_free_from(ledger.plan, limit, window, now), _free_from(ledger.started, limit, window, now))
+    if instant > now and ledger.plan:
         instant = max(instant, _whole(ledger.plan[-1] + window / limit))
     return Ledger(ledger.started, (*ledger.plan, instant)[-limit:]), instant
 
 
 def begin(ledger: Ledger, run_ids: Sequence[str], limit: int, window: timedelta, now: datetime) -> tuple[Ledger, Turns]:
-    """Let as many runs begin now as may, in the order given; one that has begun is not counted twice."""
-    begun = {start["id"]: start["at"] for start in ledger.started if start["id"] in run_ids}
-    started, later = list(ledger.started), dict[str, datetime]()
-    times = [start["at"] for start in started]
+    """Let as many runs begin now as may, in the order given.
+
+    A start that is on record and did not happen is lost: what is on record may be old by the time it does.
+    """
+    times, begun, later = list(ledger.started), dict[str, datetime](), dict[str, datetime]()
     for run_id in run_ids:
-        if run_id in begun:
-            continue
         instant = _free_from(times, limit, window, now)
         times.append(instant)
-        if instant > now:
-            later[run_id] = instant
-            continue
-        begun[run_id] = instant
-        started.append({"id": run_id, "at": instant})
-    return Ledger(tuple(started[-limit:]), ledger.plan), Turns(begun, later)
+        (later if instant > now else begun)[run_id] = instant
+    started = (*ledger.started, *begun.values())
+    return Ledger(started[-limit:], ledger.plan), Turns(begun, later)
 
 
 def _free_from(times: Sequence[datetime], limit: int, window: timedelta, now: datetime) -> datetime:

@@ -47,7 +47,7 @@ async def check_deployment(driver: Driver, clock: Clock, *, patience: float) -> 
     hello, round_trip = await _hello(driver, clock, patience)
     if hello.get("maxWireVersion", 0) < _WIRE_OF_5_0:
         raise UnsafeDeployment("MongoDB 5.0 or newer is needed", field="target")
-    replica_set = "setName" in hello or hello.get("msg") == "isdbgrid"
+    replica_set = driver.has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
     if not replica_set:
         logger.warning(
             "the database is a standalone server: a run does not survive its loss, and there are no transactions"

@@ -11,8 +11,10 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, overload
 
+import pymongo
 from bson.errors import BSONError
 from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
 
@@ -49,7 +51,7 @@ from streamline.store.outcomes import is_passing, is_passing_code, translate
 from streamline.store.scope import EVERYTHING, Scope
 
 T = TypeVar("T")
-Probe = Callable[[str, int], None]
+Send = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 _DUPLICATE = 11000
 _UNREADABLE = frozenset({2, 9, 14})
@@ -133,6 +135,19 @@ class Store:
                 raise answer
         return [answer for answer in answers if not isinstance(answer, Exception)]
 
+    async def send_within(self, statement: WriteMany, seconds: float) -> bool:
+        """Send a write once; return whether it was answered in time: else some, all or none of it has happened."""
+        try:
+            with pymongo.timeout(seconds):
+                await self._send(statement)
+        except _Unacknowledged:
+            return False
+        except PyMongoError as error:
+            if not is_passing(error):
+                raise translate(error) from error
+            return False
+        return True
+
     async def close(self) -> None:
         """Let what was handed in reach the database, then close the client if it was made here."""
         pending = {asyncio.ensure_future(lanes.drain()) for lanes in (self._updates, self._inserts)} | self._sheltered
@@ -146,7 +161,7 @@ class Store:
         answer = await self._write({"insert": collection, "documents": documents, "ordered": False})
         taken = answer.get("writeErrors", ())
         if any(error["code"] != _DUPLICATE for error in taken):
-            raise _refusal(next(error for error in taken if error["code"] != _DUPLICATE))
+            raise refusal(next(error for error in taken if error["code"] != _DUPLICATE))
         if not taken:
             return []
         ids = [documents[error["index"]]["_id"] for error in taken]
@@ -159,7 +174,7 @@ class Store:
         if not refused:
             return Extended(len(documents))
         if refused[0]["code"] != _DUPLICATE:
-            raise _refusal(refused[0])
+            raise refusal(refused[0])
         return Extended(refused[0]["index"], tuple(refused[0]["keyPattern"]))
 
     async def _send(self, statement: WriteMany | Find | Aggregate | Remove) -> int | list[Document]:
@@ -191,7 +206,7 @@ class Store:
     async def _send_updates(self, batch: list[Write]) -> list[bool | Exception]:
         rows = [{"q": write.filter, "u": write.update} for write in batch]
         answer = await self.persist(lambda: self._update(rows))
-        failed = {error["index"]: _refusal(error) for error in answer.get("writeErrors", ())}
+        failed = {error["index"]: refusal(error) for error in answer.get("writeErrors", ())}
         if answer["n"] == len(batch):
             return [True] * len(batch)
         shown = await self._shown_marks([write.run_id for write in batch])
@@ -213,7 +228,7 @@ class Store:
         if error is None or insert.mark in shown.get(insert.run_id, ()):
             return "inserted"
         if error["code"] != _DUPLICATE:
-            return _refusal(error)
+            return refusal(error)
         return "id_taken" if insert.run_id in shown else outcomes.taken_by(error)
 
     async def _shown_marks(self, run_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -226,9 +241,13 @@ class Store:
     async def _insert(self, documents: list[Document]) -> dict[str, Any]:
         return await self._write({"insert": self.driver.runs, "documents": documents, "ordered": False})
 
-    async def _write(self, command: dict[str, Any]) -> dict[str, Any]:
+    async def write_in(self, session: Any, command: dict[str, Any]) -> dict[str, Any]:
+        """Send a write in a session, once; in its transaction where one is under way."""
+        return await self._write(command, partial(self.driver.command_in, session))
+
+    async def _write(self, command: dict[str, Any], send: Send | None = None) -> dict[str, Any]:
         try:
-            answer = await self.driver.command({**command, "writeConcern": DURABLE})
+            answer = await (send(command) if send else self.driver.command({**command, "writeConcern": DURABLE}))
         except DocumentTooLarge as error:
             raise PayloadTooLarge("the run would be larger than the database can hold", field="run") from error
         except (BSONError, OverflowError, UnicodeError) as error:
@@ -267,8 +286,8 @@ class _Unacknowledged(PyMongoError):
     """The server cannot confirm that all of a command took effect and will last; all of it can be sent again."""
 
 
-def _refusal(error: dict[str, Any]) -> StreamlineError:
-    """Sending such a statement again would change nothing."""
+def refusal(error: dict[str, Any]) -> StreamlineError:
+    """Return what to raise for a statement that the database refuses: sending it again would change nothing."""
     if error.get("code") == _DUPLICATE and outcomes.taken_by(error) == "slot_taken":
         return outcomes.SlotTaken("somebody else was faster")
     if error.get("code") == _DUPLICATE:

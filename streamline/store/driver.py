@@ -14,7 +14,9 @@ from typing import Any
 import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient, CursorType, ReadPreference
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
 
 from streamline.store.operations import Aggregate, Collection, Document, Find
 
@@ -33,6 +35,9 @@ class Driver:
         owned: Whether the client was made here and is closed here.
         call_seconds: Client-side limit of one command, in seconds.
         uri: The connection string that the client was made from, where it was made here.
+
+    Attributes:
+        has_transactions: Whether the server can carry out transactions, as far as is known.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Driver:
         self.prefix = prefix
         self.runs = f"{prefix}.runs"
         self.wakes = f"{prefix}.wakes"
+        self.has_transactions = True
         self._owned = owned
         self._uri = uri
         self._call_seconds = call_seconds
@@ -71,6 +77,36 @@ class Driver:
         with pymongo.timeout(self._call_seconds):
             answer = await self.database.command(command, codec_options=CODEC)
         return dict(answer)
+
+    async def command_in(self, session: Any, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a command in a session; in its transaction, which has concerns of its own, where one is under way."""
+        concern = {} if session.in_transaction else {"writeConcern": DURABLE}
+        with pymongo.timeout(self._call_seconds):
+            answer = await self.database.command({**command, **concern}, codec_options=CODEC, session=session)
+        return dict(answer)
+
+    async def start_transaction(self) -> Any:
+        """Return a session of its own with a transaction under way: it sees one instant, and its commit lasts."""
+        session = await _settled(self.client.start_session())
+        reads, writes = ReadConcern("snapshot"), WriteConcern("majority", j=True)
+        await _settled(session.start_transaction(reads, writes, ReadPreference.PRIMARY))
+        return session
+
+    async def commit(self, session: Any) -> None:
+        """Commit a session's transaction; may be repeated while the outcome is unknown."""
+        with pymongo.timeout(self._call_seconds):
+            await session.commit_transaction()
+
+    async def end(self, session: Any) -> None:
+        """End a session, and a transaction that is under way with it; nobody can use it any more."""
+        with pymongo.timeout(self._call_seconds):
+            await session.end_session()
+
+    def owns(self, session: Any) -> bool:
+        """Return whether a session is of the client in use."""
+        kind = AsyncClientSession if isinstance(self.client, AsyncMongoClient) else None
+        is_of_kind = isinstance(session, kind) if kind else type(session).__name__ == "AsyncIOMotorClientSession"
+        return is_of_kind and session.client is self.client
 
     async def find(self, collection: str, statement: Find) -> list[Document]:
         """Return the documents that a read finds."""

@@ -58,7 +58,10 @@ class SlotTaken(StreamlineError):
 
 def taken_by(error: Mapping[str, Any]) -> Inserted:
     """Return what another run has that a refused one was to have: its key, slot or place as a draft."""
-    return next((_TAKEN[name] for name in error.get("keyPattern", ()) if name in _TAKEN), "key_taken")
+    for name in error.get("keyPattern", ()):
+        if name in _TAKEN:
+            return _TAKEN[name]
+    return "key_taken"
 
 
 def is_passing(error: PyMongoError) -> bool:

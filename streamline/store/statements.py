@@ -42,9 +42,7 @@ _OUTBOX = {
     "ended_at": 1, "owes_at": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
-
-
-_SEEN = dict.fromkeys(gating.SEEN, 1)
+_SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 

@@ -20,6 +20,7 @@ TESTED = {
     "expense_approval.py",
     "fastapi_app.py",
     "hello.py",
+    "ledger_transfer.py",
     "newsletter.py",
     "order_saga.py",
     "orders/fulfil.py",
@@ -148,6 +149,22 @@ async def test_a_parent_waits_for_50_children(database_uri: str, database: Any) 
     assert sum(child["status"] == "done" for child in children) == 49
     # Parked while they were at work: it was entered again once they had ended, not once for each.
     assert sum(event["type"] == "step.resumed" for event in parent["events"]) <= 5
+
+
+async def test_a_transfer_is_all_or_nothing(database_uri: str, database: Any) -> None:
+    lines = run_example("ledger_transfer.py", database_uri).splitlines()
+    assert lines == [
+        "ann -> bob: 30, confirmed",
+        "bob -> cat: 50, confirmed",
+        "refused: cat has not got 500",
+        "refused: there is no dan",
+        "cat -> ann: 20, confirmed",
+        "{'ann': 90, 'bob': 80, 'cat': 130} sum 300 entries 3",
+    ]
+    retried = await runs_of(database).find_one({"input.target": "cat"})
+    assert retried["steps"][0]["attempt"] == 2
+    done = {run["_id"] async for run in runs_of(database).find({"status": "done"})}
+    assert {entry["run"] async for entry in database["ledger"].find()} == done
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Member:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.directory.mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.frozen = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,7 +113,8 @@ class Member:
         self._process.send_signal(number)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens at."""
     # Below the range from which the system numbers outgoing connections: a dialling client must not be given the port.
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)

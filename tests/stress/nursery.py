@@ -19,6 +19,7 @@ from tests.stress.crash_process import live_until_crash
 from tests.stress.follower_process import follow
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
+from tests.stress.transfers import pay
 from tests.stress.worker_process import work
 
 ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -26,6 +27,7 @@ ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "starter": start_runs,
     "crasher": live_until_crash,
     "follower": follow,
+    "payer": pay,
 }
 
 

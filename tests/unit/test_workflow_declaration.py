@@ -342,3 +342,22 @@ def test_definitions_do_not_touch_one_another() -> None:
     two.step("b")(handler)
     assert len(one.definition.steps) == 1
     assert len(two.definition.steps) == 2
+
+
+def test_a_transactional_step_is_a_coroutine_function_that_stands_alone() -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("pay")
+    wf.step("pay", transactional=True)(handler)
+
+    def plain(ctx: Context[Any]) -> int:
+        return 1
+
+    def declare(step_id: str, fn: Any, **rules: Any) -> None:
+        wf.step(step_id, **{"transactional": True, **rules})(fn)
+
+    for fn, rules in ((plain, {}), (handler, {"group": "g"}), (handler, {"transactional": "yes"})):
+        with pytest.raises(DefinitionError) as caught:
+            declare("other", fn, **rules)
+        assert caught.value.field == "transactional"
+    wf.step("last")(handler)
+    assert [step.transactional for step in wf.definition.steps] == [True, False]
+    assert wf.definition.is_transactional

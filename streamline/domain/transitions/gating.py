@@ -46,7 +46,7 @@ def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int |
         "admitted_at": Absent(),
         "attempt": Counted(),
     }
-    put = {"status": "running", "lease": dict(lease), "updated_at": now, "admitted_at": begun_at}
+    put: dict[str, Any] = {"status": "running", "lease": dict(lease), "updated_at": now, "admitted_at": begun_at}
     if slot is not None:
         put["slot"] = slot
     drop = tuple(name for name in ("due_at", "queued_at", "debounce_key") if name in run)
@@ -70,8 +70,8 @@ def call_up(run: Document, now: datetime) -> Change:
 
 
 def put_off(run: Document, instant: datetime, now: datetime) -> Change:
-    """Return the change by which a due run may begin at a later instant."""
-    drop = ("debounce_key",) if "debounce_key" in run else ()
+    """Return the change by which a run may begin at a later instant, and is in nobody's way until then."""
+    drop = tuple(name for name in ("debounce_key", "queued_at") if name in run)
     return operated(run, now, {"due_at": instant}, ("run.throttled", {"due_at": instant}), drop=drop)
 
 

@@ -72,6 +72,11 @@ def retry(run: Document, now: datetime) -> Change:
     return operated(run, now, put, ("run.retried", {"step": steps[0] if steps else None}), drop=tuple(drop))
 
 
+def keep_key(run: Document, now: datetime) -> Change:
+    """Return the change by which a run that holds an idempotency key keeps it when it has ended."""
+    return operated(run, now, {"kept_key": run["idempotency_key"]}, ("run.key_kept", {}))
+
+
 def pause(run: Document, now: datetime, *, reason: str | None, by: str | None) -> Change | None:
     """Return the change that holds the run after its present step, or None where it is held already.
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ class Entry:
 
     Args:
         begins: Whether it has passed its gates and begins now.
-        due_at: Else when it is due; None where it waits in line.
+        due_at: The instant that counts as its start, or when it is due; None where it waits in line.
         slot: The slot that it is to take.
     """
 
@@ -46,12 +46,13 @@ class Entrance:
         self._slots = Slots(runtime)
         self._throttles = throttles
 
-    async def enter(self, order: Order, *, may_begin: bool) -> Entry:
+    async def enter(self, order: Order, *, may_begin: bool, earlier: Entry | None = None) -> Entry:
         """Decide about one run that is to begin now.
 
         Args:
             order: The run.
             may_begin: Whether this process drives it at once where the gates let it.
+            earlier: What was decided a moment ago, where somebody else was faster to take the slot.
 
         Raises:
             ConcurrencyLimitReached: Every slot is taken, and the workflow says that such a run is refused.
@@ -62,6 +63,8 @@ class Entrance:
             slot = await self._slot(order, limit)
             if slot is None:
                 return Entry()
+        if earlier is not None and earlier.due_at is not None:
+            return replace(earlier, slot=slot)  # its turn is kept
         throttle, now = throttle_of(self._runtime, definition.name, definition.route), self._runtime.clock.now()
         if throttle is None or "throttle_key" not in order.gate:
             return Entry(may_begin, now, slot)
@@ -71,7 +74,7 @@ class Entrance:
             if order.run_id in turns.begun:
                 return Entry(True, turns.begun[order.run_id], slot)
             return Entry(due_at=turns.later[order.run_id])
-        (instant,) = await self._throttles.join(key, throttle, [order.run_id])
+        (instant,) = await self._throttles.join(key, throttle)
         return Entry(due_at=instant, slot=slot if instant <= self._runtime.clock.now() else None)
 
     async def newborns(self, orders: Sequence[Order], due_at: datetime | None) -> list[dict[str, Any]]:
@@ -90,6 +93,15 @@ class Entrance:
         limit = concurrency_of(self._runtime, order.definition.name, order.definition.route)
         return limit is not None and limit.on_limit == "reject"
 
+    async def check_room(self, orders: Sequence[Order]) -> None:
+        """Raise `ConcurrencyLimitReached` where several runs that begin now would not all find a slot."""
+        wanted = Counter(order.gate["slot_key"] for order in orders if self._is_limited(order))
+        for key, count in wanted.items():
+            definition = orders[0].definition
+            limit = concurrency_of(self._runtime, definition.name, definition.route)
+            if limit is not None and len(await self._slots.free(key, limit.limit)) < count:
+                raise _refusal(definition.name, key, limit.limit)
+
     def _is_limited(self, order: Order) -> bool:
         limit = concurrency_of(self._runtime, order.definition.name, order.definition.route)
         return limit is not None and "slot_key" in order.gate
@@ -103,7 +115,7 @@ class Entrance:
             throttle = throttle_of(self._runtime, several[0].definition.name, several[0].definition.route)
             if throttle is not None:
                 ids = [order.run_id for order in several]
-                instants |= dict(zip(ids, await self._throttles.join(key, throttle, ids), strict=True))
+                instants |= dict(zip(ids, await self._throttles.join(key, throttle, len(ids)), strict=True))
         return instants
 
     async def _slot(self, order: Order, limit: Concurrency) -> int | None:
@@ -117,9 +129,10 @@ class Entrance:
             return random.choice(free) if free and not waiting else None
         free = await self._slots.free(key, limit.limit)
         if not free:
-            raise ConcurrencyLimitReached(
-                f"workflow {order.definition.name}: {limit.limit} runs are at work"
-                + (f" under the key {short_key(key)!r:.100}" if short_key(key) else ""),
-                field="concurrency",
-            )
+            raise _refusal(order.definition.name, key, limit.limit)
         return random.choice(free)
+
+
+def _refusal(workflow: str, slot_key: str, limit: int) -> ConcurrencyLimitReached:
+    said = f"workflow {workflow}: {limit} runs of the key are at work"
+    return ConcurrencyLimitReached(said, workflow=workflow, key=short_key(slot_key), limit=limit)

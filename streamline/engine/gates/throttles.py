@@ -32,13 +32,13 @@ class Throttles:
         self._known: dict[str, dict[str, Any]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def join(self, key: str, throttle: Throttle, run_ids: Sequence[str]) -> list[datetime]:
-        """Return when new runs may begin: now, or a later instant that is kept free for each."""
+    async def join(self, key: str, throttle: Throttle, count: int = 1) -> list[datetime]:
+        """Return when so many new runs may begin: now, or a later instant that is kept free for each."""
 
         def decide(ledger: Ledger, now: datetime) -> tuple[Ledger, list[datetime]]:
-            instants = []
-            for run_id in run_ids:
-                ledger, instant = rules.join(ledger, run_id, throttle.limit, throttle.window_time, now)
+            instants = list[datetime]()
+            for _ in range(count):
+                ledger, instant = rules.join(ledger, throttle.limit, throttle.window_time, now)
                 instants.append(instant)
             return ledger, instants
 
@@ -57,7 +57,7 @@ class Throttles:
         """Return whether a new run begins now, or when it may."""
 
         def decide(ledger: Ledger, now: datetime) -> tuple[Ledger, Turns]:
-            joined, instant = rules.join(ledger, run_id, throttle.limit, throttle.window_time, now)
+            joined, instant = rules.join(ledger, throttle.limit, throttle.window_time, now)
             if instant > now:
                 return joined, Turns({}, {run_id: instant})
             return rules.begin(joined, [run_id], throttle.limit, throttle.window_time, now)
@@ -82,8 +82,8 @@ class Throttles:
         return found[0] if found else {"rev": 0, "started": [], "plan": []}
 
     async def _write(self, key: str, stored: dict[str, Any], changed: Ledger, throttle: Throttle) -> bool:
-        last = max([*changed.plan[-1:], *(start["at"] for start in changed.started[-1:])])
-        put = {"started": list(changed.started), "plan": list(changed.plan)}
+        last = max((*changed.plan[-1:], *changed.started[-1:]))
+        put: dict[str, Any] = {"started": list(changed.started), "plan": list(changed.plan)}
         put["expire_at"] = last + throttle.window_time + _KEPT
         if not stored["rev"]:
             taken = await self._runtime.store.run(statements.insert_gate({"_id": key, "rev": 1, **put}))

@@ -89,6 +89,8 @@ async def heartbeat(attempt: Surroundings) -> None:
     now = attempt.clock.monotonic()
     if attempt.holding.lost:
         raise HeartbeatLost(f"run {attempt.holding.run['_id']}: the lease was lost")
+    if attempt.holding.quiet:
+        return  # its lease lasts as long as its transaction may take
     if attempt.flags.beat_at is None or now - attempt.flags.beat_at >= _BEAT_SECONDS:
         attempt.flags.beat_at = now
         await attempt.beat()

@@ -19,7 +19,7 @@ class Reports(Ready):
             message: For people.
             details: Anything more, plain data.
         """
-        await telling.progress(self._ready(), fraction, message, details)
+        await telling.progress(self._ready(rides=True), fraction, message, details)
 
     def stream(self, frame: Any) -> None:
         """Hand a frame to this process' listeners of ``"step.stream"``: it is not stored, and may be lost."""
@@ -38,4 +38,4 @@ class Reports(Ready):
 
         The worker beats by itself as long as its event loop runs; this is for handlers that want to know.
         """
-        await telling.heartbeat(self._ready())
+        await telling.heartbeat(self._ready(rides=True))

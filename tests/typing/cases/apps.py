@@ -55,6 +55,8 @@ async def use() -> None:
     async with app as opened:
         assert_type(opened, Streamline)
     run = await app.start(orders, order, idempotency_key="k", priority=3, delay="5s", tags=["a"])
+    await app.start_many(orders, [order], session=app.database.client.start_session())
+    await app.run(orders, order, session=None)  # expect-error: call-overload / reportCallIssue
     assert_type(run, RunHandle[Receipt])
     assert_type(await run.result(timeout="1m"), Receipt)
     assert_type(run.id, str)

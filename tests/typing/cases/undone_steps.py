@@ -73,6 +73,18 @@ async def with_a_step_rule(ctx: Context[int], receipt: Receipt) -> None: ...
 async def numbered_group(ctx: Context[int]) -> None: ...
 
 
+@wf.step(transactional=True)
+async def in_a_transaction(ctx: Context[int]) -> str:
+    return str(ctx.session)
+
+
+@wf.step(transactional="yes")  # expect-error: call-overload / reportArgumentType / reportCallIssue / untyped
+async def in_no_transaction(ctx: Context[int]) -> None: ...
+
+
+assert_type(in_a_transaction, WorkflowStep[str])
+
+
 async def submit(ctx: Context[int]) -> int:
     return ctx.input
 

@@ -1,35 +1,8 @@
-"""Every error a user of the package can meet, in one tree under `StreamlineError`.
-
-Each class carries a dotted ``code`` (stable, for logs and APIs) and an ``http_status`` (for web handlers). An instance
-may carry ``field``: the path of the argument or payload value that is to blame. Messages say what is wrong, where, and
-what is allowed; they never repeat the user's values.
-"""
+"""What is refused: it is not of the allowed form, not there, or not possible now."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
-
-
-class StreamlineError(Exception):
-    """Root of the tree.
-
-    Args:
-        message: What is wrong and what is allowed.
-        field: Path of the argument or value to blame, such as ``"retry.max_attempts"``.
-    """
-
-    code: ClassVar[str] = "streamline.error"
-    http_status: ClassVar[int] = 500
-
-    def __init__(self, message: str = "", *, field: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.field = field
-
+from streamline.errors.root import StreamlineError
 
 # Declaring
 
@@ -223,10 +196,16 @@ class HookExpired(StreamlineError):
 
 
 class ConcurrencyLimitReached(StreamlineError):
-    """Every slot of the concurrency key is taken."""
+    """Every slot of the concurrency key is taken; has the ``workflow``, the ``key`` and the ``limit``."""
 
     code = "concurrency.limit_reached"
     http_status = 429
+
+    def __init__(self, message: str = "", *, workflow: str = "", key: str = "", limit: int = 0) -> None:
+        super().__init__(message, field="concurrency")
+        self.workflow = workflow
+        self.key = key
+        self.limit = limit
 
 
 # Tenants and trust
@@ -258,138 +237,3 @@ class SignatureInvalid(StreamlineError):
 
     code = "signature.invalid"
     http_status = 401
-
-
-# Database and process
-
-
-class StoreUnavailable(StreamlineError):
-    """The database did not answer within the time allowed."""
-
-    code = "store.unavailable"
-    http_status = 503
-
-
-class UnsafeDeployment(StreamlineError):
-    """The database or client is set up so that durability cannot be promised."""
-
-    code = "store.unsafe_deployment"
-
-
-class CorruptRun(StreamlineError):
-    """A stored run is not of the form this engine writes: reading it is refused; a worker that takes it fails it."""
-
-    code = "run.corrupt"
-
-
-class ContextClosed(StreamlineError):
-    """A context was used after its attempt had ended."""
-
-    code = "context.closed"
-
-
-class WrongLoop(StreamlineError):
-    """The app was used from another event loop than the one it was opened in."""
-
-    code = "app.wrong_loop"
-
-
-class AppClosed(StreamlineError):
-    """The app is not open."""
-
-    code = "app.closed"
-
-
-# Ends of runs
-
-
-class RunFailed(StreamlineError):
-    """Raised by ``result()``: the run failed; ``error`` is what it stores, ``{code, type, message, step, attempt}``."""
-
-    code = "run.failed"
-
-    def __init__(self, message: str = "", *, run_id: str = "", error: dict[str, object] | None = None) -> None:
-        super().__init__(message)
-        self.run_id = run_id
-        self.error = error or {}
-
-
-class RunCancelled(StreamlineError):
-    """Raised by ``result()``: the run was cancelled."""
-
-    code = "run.cancelled"
-    http_status = 409
-
-    def __init__(self, message: str = "", *, run_id: str = "", reason: str | None = None) -> None:
-        super().__init__(message)
-        self.run_id = run_id
-        self.reason = reason
-
-
-class ResultTimeout(StreamlineError, TimeoutError):
-    """The run did not end within the time the caller allowed; it goes on."""
-
-    code = "result.timeout"
-    http_status = 504
-
-
-# Inside handlers
-
-
-class NonDeterministicStep(StreamlineError):
-    """A re-entered handler asked for another durable call than the one that is stored."""
-
-    code = "step.non_deterministic"
-
-
-class NonRetriableError(StreamlineError):
-    """Raised by a handler: fail the step at once, whatever its retry policy."""
-
-    code = "step.non_retriable"
-
-
-class RetryAfter(StreamlineError):
-    """Raised by a handler: try again after `delay`, a duration, if attempts are left; `message` becomes its error."""
-
-    code = "step.retry_after"
-
-    def __init__(self, delay: timedelta | float | str, message: str = "the handler asked to be retried later") -> None:
-        super().__init__(message)
-        self.delay = delay
-
-
-class StepTimeout(StreamlineError, TimeoutError):
-    """An attempt took longer than the step's timeout."""
-
-    code = "step.timeout"
-
-
-class WaitTimeout(StreamlineError, TimeoutError):
-    """A wait ended without an answer."""
-
-    code = "wait.timeout"
-
-
-class ChildFailed(StreamlineError):
-    """A child failed, was cancelled or compensated; has its ``run_id``, ``status`` and stored ``error``."""
-
-    code = "child.failed"
-
-    def __init__(
-        self, message: str = "", *, run_id: str = "", status: str = "", error: Mapping[str, object] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.run_id = run_id
-        self._status = status
-        self.error = dict(error or {})
-
-    @property
-    def status(self) -> str:
-        """How the child ended."""
-        return self._status
-
-
-class HeartbeatLost(StreamlineError):
-    """The worker no longer holds the run's lease; what the handler did since then is not stored."""
-
-    code = "lease.lost"
