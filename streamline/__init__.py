@@ -1,7 +1,9 @@
 """Durable workflows on MongoDB, inside your own async Python process."""
 
+from streamline.admin.following import Subscriber
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
+from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
@@ -23,6 +25,7 @@ __all__ = [
     "Concurrency",
     "Context",
     "Continue",
+    "DeadLetter",
     "Debounce",
     "Decision",
     "Done",
@@ -44,6 +47,7 @@ __all__ = [
     "Step",
     "Streamline",
     "StreamlineError",
+    "Subscriber",
     "Throttle",
     "Wait",
     "Worker",

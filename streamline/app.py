@@ -10,6 +10,7 @@ from typing import Any, Self, Unpack, overload
 from typing_extensions import TypeVar
 
 from streamline.admin.answers import Answers, OnApproval
+from streamline.admin.following import Following, Subscriber
 from streamline.admin.operators import Operators
 from streamline.admin.queries import Queries
 from streamline.bus import Bus
@@ -33,7 +34,7 @@ InputT = TypeVar("InputT", default=Any)
 OutputT = TypeVar("OutputT", default=Any)
 
 
-class Streamline(Answers, Operators, Queries):
+class Streamline(Answers, Following, Operators, Queries):
     """Durable workflows on a MongoDB database.
 
     Args:
@@ -75,6 +76,7 @@ class Streamline(Answers, Operators, Queries):
         self._server: EmbeddedServer | None = None
         self._bus = Bus()
         self._session: Session | None = None
+        self._subscribers: dict[str, Subscriber] = {}
         for workflow in workflows:
             self.register(workflow)
 
@@ -125,8 +127,9 @@ class Streamline(Answers, Operators, Queries):
                 self._worker,
                 self._secret,
             )
+            await self._begin_following(self._session)
         except BaseException:
-            await self._stop_server()
+            await self.__aexit__(None, None, None)
             raise
         return self
 
@@ -134,11 +137,15 @@ class Streamline(Answers, Operators, Queries):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let running steps finish for a while, release what is unfinished, and disconnect."""
-        session, self._session = self._session, None
+        session = self._session
         try:
             if session is not None:
+                # While they finish, handlers of events may still use the app.
+                await session.stop_following()
+                self._session = None
                 await session.close()
         finally:
+            self._session = None
             await self._stop_server()
 
     @overload

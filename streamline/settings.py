@@ -11,6 +11,7 @@ from streamline.errors import InvalidPolicy
 
 MIB = 1024 * 1024
 SECRET_MIN = 8
+_LEAST = {"log_retention": timedelta(minutes=1), "subscriber_lease": timedelta(milliseconds=200)}
 _READINGS = {"lease": "lease_time", "poll_interval": "poll_time", "drain": "drain_time", "cancel_grace": "grace_time"}
 
 
@@ -109,6 +110,9 @@ class Settings:
         max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000, against loops that
             nobody meant.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
+        log_retention: How long the event log keeps what happened; at least one minute. Subscribers that are behind by
+            more miss what is gone, and say so.
+        subscriber_lease: How long a process that stopped beating keeps the subscribers that it drives; at least 200 ms.
         wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.
     """
 
@@ -125,6 +129,8 @@ class Settings:
     max_jumps: int = 10_000
     wake_channel: bool = True
     wakes_size: int = 256 * 1024
+    log_retention: Duration = "7d"
+    subscriber_lease: Duration = "10s"
 
     def __post_init__(self) -> None:
         """Read the durations and refuse what cannot work."""
@@ -138,13 +144,26 @@ class Settings:
         _whole(self, "batch", 1, 1_000)
         _whole(self, "operations", 1, 1_000)
         _whole(self, "wakes_size", 4096, 1024 * MIB)
-        for name in ("call_timeout", "patience", "transaction_patience"):
+        for name in ("call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease"):
             object.__setattr__(self, name, parse_duration(getattr(self, name), name, positive=True))
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise InvalidPolicy(f"{name}: at least {least.total_seconds():g} s", field=name)
 
     @property
     def call_seconds(self) -> float:
         """How long one command may take, in seconds."""
         return parse_duration(self.call_timeout, "call_timeout").total_seconds()
+
+    @property
+    def log_time(self) -> timedelta:
+        """How long the event log keeps an entry."""
+        return parse_duration(self.log_retention, "log_retention")
+
+    @property
+    def subscriber_lease_time(self) -> timedelta:
+        """How long a subscriber stays with a process that stopped beating."""
+        return parse_duration(self.subscriber_lease, "subscriber_lease")
 
     @property
     def patience_seconds(self) -> float:

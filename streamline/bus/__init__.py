@@ -1,5 +1,5 @@
 """News inside one process: what has just been stored, and who wants to hear of it."""
 
-from streamline.bus.news import Bus
+from streamline.bus.news import STORED, Bus
 
-__all__ = ["Bus"]
+__all__ = ["STORED", "Bus"]

@@ -18,6 +18,8 @@ from streamline.domain.run import Event, read_event
 
 logger = logging.getLogger("streamline.bus")
 
+STORED = "stored"  # the hint, within this process, that events of runs were stored
+
 Document = Mapping[str, Any]
 Listener = Callable[[Event], Awaitable[None] | None]
 Fence = Callable[[str, str], None]
@@ -119,6 +121,8 @@ class Bus:
         """Tell of events that have just been stored."""
         for stored in events if self._listeners else ():
             self.say(read_event(run_id, stored))
+        if events:
+            self.hint(STORED)
         _resolve(self._followers, run_id, None)
 
     def ended(self, document: Document) -> None:

@@ -63,6 +63,7 @@ class Change:
         append: Values to add to lists, by field path; a missing field counts as an empty one.
         earliest: Instants to keep where none or a later one is stored, by field path.
         events: Appended to the run's ring of events.
+        keep: How many events the ring keeps at most, the newest; more where the log has not got them yet.
         weight: Size in bytes of the users' values in `put`, for the batching of writes.
     """
 
@@ -73,6 +74,7 @@ class Change:
     append: Mapping[str, Append] = field(default_factory=dict)
     earliest: Mapping[str, datetime] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
+    keep: int = EVENTS_KEPT
     weight: int = 0
 
 
@@ -103,7 +105,7 @@ def carry_out(document: dict[str, Any], change: Change) -> None:
         place, name = _place(document, path)
         place[name] = min(place.get(name, instant), instant)
     if change.events:
-        document["events"] = [*document.get("events", ()), *change.events][-EVENTS_KEPT:]
+        document["events"] = [*document.get("events", ()), *change.events][-change.keep :]
 
 
 def holds(document: Mapping[str, Any], path: str, wanted: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -100,7 +100,21 @@ class Compensation(Record):
 
 @dataclass(frozen=True, slots=True)
 class Event(Record):
-    """One thing that happened to a run; `seq` counts them from 1 without gaps."""
+    """One thing that happened to a run; `seq` counts them from 1 without gaps.
+
+    Attributes:
+        run_id: The run; with `seq` it names the event for ever.
+        seq: Its number within the run.
+        type: Such as ``"step.done"``, or the name that the handler gave it.
+        at: When it happened.
+        step: The step that it concerns, if it concerns one.
+        attempt: Which attempt of the step.
+        data: Whatever else is told of it.
+        workflow: The run's workflow; None where it was not read from the log.
+        version: The version of it.
+        tenant_id: Whose run it is.
+        position: Its place in the log, where it was read from there.
+    """
 
     run_id: str
     seq: int
@@ -109,6 +123,10 @@ class Event(Record):
     step: str | None = None
     attempt: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    workflow: str | None = None
+    version: str | None = None
+    tenant_id: str | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +223,24 @@ def read_event(run_id: str, stored: Mapping[str, Any]) -> Event:
     known = ("seq", "type", "at", "step", "attempt")
     data = {name: value for name, value in stored.items() if name not in (*known, "mark")}
     return Event(run_id, **{name: stored[name] for name in known if name in stored}, data=data)
+
+
+def read_entry(entry: Mapping[str, Any]) -> Event:
+    """Return the event that an entry of the log holds."""
+    return replace(
+        read_event(entry["run_id"], entry["event"]),
+        workflow=entry["workflow"],
+        version=entry["version"],
+        tenant_id=entry["tenant_id"],
+        position=entry["_id"],
+    )
+
+
+def entry_of(event: Event) -> dict[str, Any]:
+    """Return an event of the log as it is stored, so that `read_entry` reads it."""
+    told = {name: value for name in ("seq", "type", "at", "step", "attempt") if (value := event[name]) is not None}
+    of_run = {name: event[name] for name in ("run_id", "seq", "workflow", "version", "tenant_id")}
+    return {"_id": event.position, **of_run, "event": {**told, **event.data}}
 
 
 def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:

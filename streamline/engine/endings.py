@@ -71,9 +71,21 @@ class Endings:
         while True:
             run = await self._runtime.read(run_id, scope, _EVENTS)
             fresh = [stored for stored in run["events"] if stored["seq"] > after]
+            if fresh and fresh[0]["seq"] > after + 1 and self._runtime.outbox.is_on:
+                async for event in self._from_log(run_id, after, fresh[0]["seq"]):
+                    yield event
             for stored in fresh:
                 yield read_event(run_id, stored)
             if run["status"] in TERMINAL:
                 return
             after, pause = (fresh[-1]["seq"], _FIRST_LOOK) if fresh else (after, min(pause * _GROWTH, _LONGEST_LOOK))
             await self._runtime.bus.changed(run_id, pause)
+
+    async def _from_log(self, run_id: str, after: int, before: int) -> AsyncIterator[Event]:
+        """Yield the events that the run keeps no more: the log had them before they went."""
+        while found := await self._runtime.outbox.log.read_run(run_id, after):
+            for entry in found:
+                if entry["seq"] >= before:
+                    return
+                yield read_event(run_id, entry["event"])
+            after = found[-1]["seq"]

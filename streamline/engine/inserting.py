@@ -86,7 +86,7 @@ class Inserting:
 
     def statement(self, order: Order, run: dict[str, Any]) -> Insert:
         """Return the insert of a run."""
-        return statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
+        return statements.insert_run(self._runtime.outbox.born(run), self._runtime.store.new_mark(), order.weight)
 
     def _serves(self, order: Order) -> bool:
         return order.definition.route in self._runtime.registry.routes

@@ -12,6 +12,7 @@ from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
 from streamline.domain.names import is_storable
 from streamline.engine.facts import Facts
+from streamline.engine.outbox import Outbox
 from streamline.engine.registry import Registry
 from streamline.errors import RunNotFound
 from streamline.features.tokens import TokenMaker
@@ -33,6 +34,7 @@ class Runtime:
     wakes: WakeChannel | None
     tokens: TokenMaker
     facts: Facts
+    outbox: Outbox
     models: dict[str, Any] = field(default_factory=dict)
 
     def announce(self, route: str, due_at: datetime | None) -> None:
@@ -69,11 +71,16 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
+        change = await self.marked(run, change)
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
         self.wrote(run, change)
         return True
+
+    async def marked(self, run: dict[str, Any], change: Change) -> Change:
+        """Return the change with what lets its events into the log, where somebody wants that."""
+        return await self.outbox.mark(run, change) if self.outbox.is_on else change
 
     def wrote(self, run: dict[str, Any], change: Change) -> None:
         """Bring `run` up to date with a change that took effect, and tell the bus."""

@@ -11,15 +11,20 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
+from streamline.engine.drivers import Drivers
 from streamline.engine.endings import Endings
+from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
+from streamline.engine.outbox import Outbox
 from streamline.engine.registry import Registry
+from streamline.engine.relay import Relay
 from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
 from streamline.engine.starter import Starter
+from streamline.engine.subscribers import Subscribers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
@@ -52,6 +57,8 @@ class Session:
         self.replying = Replying(runtime, self.control)
         self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
+        self.subscribers = Subscribers(runtime)
+        self.drivers = Drivers(runtime)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -84,13 +91,15 @@ class Session:
             tokens = TokenMaker(secret or await shared_secret(store))
             facts = Facts(store, bus, wakes)
             await facts.load()
-            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts)
+            outbox = Outbox(store, clock, facts, EventLog(store, clock, bus), bus, wakes)
+            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts, outbox)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
             session.calibrate()
             session.keep_to_facts()
             session.close_runs()
+            session.relay()
         except BaseException:
             await store.close()
             raise
@@ -160,14 +169,27 @@ class Session:
             closing = repeat("closing runs", self.closer.run_once, self.runtime.clock.sleep, Breaker())
             self._loops.append(asyncio.ensure_future(closing))
 
+    def relay(self) -> None:
+        """Bring into the log what runs have to tell, where somebody wants it."""
+        self._forget_stored = self.runtime.outbox.listen()
+        self._relay = Relay(self.runtime)
+        if self.worker is not None:
+            relaying = repeat("relaying events", self._relay.run_once, self._relay.wait, Breaker())
+            self._loops.append(asyncio.ensure_future(relaying))
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
             task = asyncio.ensure_future(self.closer.close(run))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    async def stop_following(self) -> None:
+        """Let the handlers of events finish, and drive no subscriber any more."""
+        await self.drivers.close(_CLOSE_SECONDS)
+
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
+        await self.stop_following()
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
         if self._closing:
@@ -175,7 +197,10 @@ class Session:
         await self.starter.close()
         self._forget()
         self._forget_facts()
+        self._forget_stored()
+        self.runtime.outbox.log.close()
         await end(self._loops)
+        await self._relay.stop()
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()
         await self.runtime.store.close()

@@ -90,7 +90,8 @@ class SessionStarting:
 
     def _statement(self, order: Order, due_at: datetime | None) -> Insert:
         now = self._runtime.clock.now()
-        return statements.insert_run(queued(order, now, due_at or now), self._runtime.store.new_mark(), order.weight)
+        run = self._runtime.outbox.born(queued(order, now, due_at or now))
+        return statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
 
 
 def _has_key(order: Order) -> bool:

@@ -36,7 +36,7 @@ async def spawn(
     orders = [_order(runtime, parent, each, fan, policy, on_parent_close) for each in wanted]
     newborns = await Entrance(runtime, Throttles(runtime)).newborns(orders, None)
     inserts = [
-        statements.insert_run(run, runtime.store.new_mark(), order.weight)
+        statements.insert_run(runtime.outbox.born(run), runtime.store.new_mark(), order.weight)
         for order, run in zip(orders, newborns, strict=True)
     ]
     outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from streamline.engine.closer import Closer
 from streamline.engine.loops import unbroken
+from streamline.engine.relay import relay_all
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
 from streamline.settings import Worker
@@ -36,6 +37,7 @@ async def tick(runtime: Runtime, settings: Worker, *, max_runs: int | None, budg
         return taken
     finally:
         await asyncio.shield(worker.stop(drain))
+        await relay_all(runtime)
 
 
 async def _take_all(runtime: Runtime, worker: ActiveWorker, max_runs: int | None, deadline: float | None) -> int:

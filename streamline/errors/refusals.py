@@ -136,6 +136,12 @@ class ScheduleNotFound(NotFound):
     code = "schedule.not_found"
 
 
+class SubscriberNotFound(NotFound):
+    """No such subscriber within the caller's scope."""
+
+    code = "subscriber.not_found"
+
+
 # Conflicts
 
 

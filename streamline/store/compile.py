@@ -9,7 +9,7 @@ from typing import Any
 
 import bson
 
-from streamline.domain.change import EVENTS_KEPT, Absent, Append, AtMost, Change, Counted, OneOf
+from streamline.domain.change import Absent, Append, AtMost, Change, Counted, OneOf
 from streamline.store.driver import CODEC
 
 _PLAIN = frozenset({str, int})
@@ -32,7 +32,7 @@ def compile_update(change: Change, mark: str | None = None) -> dict[str, Any]:
         update["$min"] = change.earliest
     pushes = {path: _push(more) for path, more in change.append.items()}
     if change.events:
-        pushes["events"] = {"$each": change.events, "$slice": -EVENTS_KEPT}
+        pushes["events"] = {"$each": change.events, "$slice": -change.keep}
     if pushes:
         update["$push"] = pushes
     return update

@@ -33,7 +33,20 @@ from streamline.settings import Settings
 from streamline.store import outcomes, statements
 from streamline.store.driver import DURABLE, Driver
 from streamline.store.lanes import Lanes, Traffic, fitting
-from streamline.store.operations import Aggregate, Document, Find, Insert, Inserted, Keep, Remove, Write, WriteMany
+from streamline.store.operations import (
+    Aggregate,
+    Document,
+    Extend,
+    Extended,
+    Find,
+    Insert,
+    Inserted,
+    Keep,
+    Remove,
+    Write,
+    WriteEach,
+    WriteMany,
+)
 from streamline.store.outcomes import is_passing, is_passing_code, translate
 from streamline.store.scope import EVERYTHING, Scope
 
@@ -71,19 +84,23 @@ class Store:
     @overload
     async def run(self, statement: Insert, scope: Scope = EVERYTHING) -> Inserted: ...
     @overload
-    async def run(self, statement: WriteMany | Remove, scope: Scope = EVERYTHING) -> int: ...
+    async def run(self, statement: WriteMany | WriteEach | Remove, scope: Scope = EVERYTHING) -> int: ...
+    @overload
+    async def run(self, statement: Extend, scope: Scope = EVERYTHING) -> Extended: ...
     @overload
     async def run(self, statement: Find | Aggregate | Keep, scope: Scope = EVERYTHING) -> list[Document]: ...
 
     async def run(
-        self, statement: Write | Insert | WriteMany | Find | Aggregate | Keep | Remove, scope: Scope = EVERYTHING
-    ) -> bool | Inserted | int | list[Document]:
+        self,
+        statement: Write | Insert | WriteMany | WriteEach | Find | Aggregate | Keep | Extend | Remove,
+        scope: Scope = EVERYTHING,
+    ) -> bool | Inserted | int | Extended | list[Document]:
         """Carry out `statement` within `scope`.
 
         Returns:
             For a `Write` whether it took effect, for an `Insert` what is there now, for a `WriteMany` how many runs
-            matched, for a `Remove` how many documents are gone, for a `Keep` those that were there already, for reads
-            the documents.
+            matched, for a `Remove` how many documents are gone, for a `Keep` those that were there already, for an
+            `Extend` how far it came, for reads the documents.
 
         Raises:
             StoreUnavailable: The database did not answer in the time allowed; a write may or may not have happened.
@@ -92,6 +109,11 @@ class Store:
             return await self.submit(statement, scope)
         if isinstance(statement, Keep):
             return await self.sheltered(lambda: self._keep(statement))
+        if isinstance(statement, Extend):
+            return await self.sheltered(lambda: self._extend(statement))
+        if isinstance(statement, WriteEach):
+            rows = [{"q": scope.confine(query), "u": update} for query, update in statement.rows]
+            return int((await self.sheltered(lambda: self._update(rows)))["n"])
         confined = statement if scope.everything else replace(statement, filter=scope.confine(statement.filter))
         if isinstance(confined, Write):
             return await self._updates.carry(confined)
@@ -144,6 +166,16 @@ class Store:
             return []
         ids = [documents[error["index"]]["_id"] for error in taken]
         return await self.driver.find(collection, Find(statement.name, {"_id": {"$in": ids}}))
+
+    async def _extend(self, statement: Extend) -> Extended:
+        collection, documents = self.driver.named(statement.collection), list(statement.documents)
+        answer = await self._write({"insert": collection, "documents": documents, "ordered": True})
+        refused = answer.get("writeErrors", ())
+        if not refused:
+            return Extended(len(documents))
+        if refused[0]["code"] != _DUPLICATE:
+            raise refusal(refused[0])
+        return Extended(refused[0]["index"], tuple(refused[0]["keyPattern"]))
 
     async def _send(self, statement: WriteMany | Find | Aggregate | Remove) -> int | list[Document]:
         if isinstance(statement, Remove):

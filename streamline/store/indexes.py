@@ -89,6 +89,12 @@ RUN_INDEXES = (
         ("find_owing",),
         {"partialFilterExpression": {"owes_at": {"$gt": EPOCH}}},
     ),
+    Index(
+        "runs_outbox",
+        (("outbox_at", 1),),
+        ("find_marked",),
+        {"partialFilterExpression": {"outbox_at": {"$gt": EPOCH}}},
+    ),
     Index("runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "count_runs")),
     Index(
         "runs_page_by_workflow",
@@ -126,6 +132,25 @@ MEMO_INDEXES = (
     ),
 )
 
+LOG_INDEXES = (
+    Index("log_run", (("run_id", 1), ("seq", 1)), ("append_log", "find_log_of_run"), {"unique": True}),
+    Index("log_time", (("logged_at", 1), ("_id", 1)), ("find_log_since",)),
+)
+
+SUBSCRIBER_INDEXES = (
+    Index(
+        "subscribers_again",
+        (("again", 1), ("position", 1)),
+        ("find_asked_again",),
+        {"partialFilterExpression": {"again": {"$gt": ""}}},
+    ),
+    Index(
+        "subscribers_dead",
+        (("of", 1), ("position", 1)),
+        ("discard_dead", "find_dead", "retry_dead"),
+        {"partialFilterExpression": {"of": {"$gt": ""}}},
+    ),
+)
 
 GATE_INDEXES = (
     Index(
@@ -136,7 +161,13 @@ GATE_INDEXES = (
     ),
 )
 
-INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES, "gates": GATE_INDEXES}
+INDEXES: dict[Collection, tuple[Index, ...]] = {
+    "runs": RUN_INDEXES,
+    "memo": MEMO_INDEXES,
+    "gates": GATE_INDEXES,
+    "log": LOG_INDEXES,
+    "subscribers": SUBSCRIBER_INDEXES,
+}
 
 
 async def ensure_indexes(driver: Driver) -> None:

@@ -52,6 +52,31 @@ class Insert:
 
 
 @dataclass(frozen=True, slots=True)
+class Extend:
+    """Documents to be added in order, up to the first that is refused; answers what came of it."""
+
+    name: str
+    documents: Sequence[Document]
+    collection: Collection
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """What came of an `Extend`: how many documents were added, and which unique fields refused the next one."""
+
+    count: int
+    taken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEach:
+    """Updates of one run each, every one with a guard of its own; answers how many matched."""
+
+    name: str
+    rows: Sequence[tuple[Filter, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
 class WriteMany:
     """One update of many documents, each guarded by the same filter; answers how many matched."""
 

@@ -15,7 +15,21 @@ from streamline.domain.statuses import ACTIVE, CLAIMABLE
 from streamline.domain.transitions import gating
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
-from streamline.store.operations import Aggregate, Document, Filter, Find, Insert, Keep, Remove, Sort, Write, WriteMany
+from streamline.store.operations import (
+    Aggregate,
+    Collection,
+    Document,
+    Extend,
+    Filter,
+    Find,
+    Insert,
+    Keep,
+    Remove,
+    Sort,
+    Write,
+    WriteEach,
+    WriteMany,
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHILD = {
@@ -23,6 +37,12 @@ _CHILD = {
     "steps.status": 1, "tenant_id": 1,
 }  # fmt: skip
 _SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
+_UNLOGGED = {"$gt": ["$$this.seq", {"$ifNull": ["$relayed", 0]}]}
+_OUTBOX = {
+    "workflow": 1, "version": 1, "tenant_id": 1, "status": 1, "rev": 1, "event_seq": 1, "relayed": 1, "retention": 1,
+    "ended_at": 1, "owes_at": 1,
+    "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
+}  # fmt: skip
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -35,6 +55,15 @@ def advance_run(run_id: str, change: Change, mark: str) -> Write:
     return Write(
         "advance_run", {"_id": run_id, **compile_guard(change)}, compile_update(change, mark), mark, change.weight
     )
+
+
+def append_log(entries: Sequence[Document]) -> Extend:
+    """Add entries to the log, in order, at the positions that are their ids.
+
+    Guard: their positions, and the run and number of each event; whoever comes second is refused.
+    Index: _id, log_run.
+    """
+    return Extend("append_log", entries, "log")
 
 
 def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) -> WriteMany:
@@ -57,7 +86,9 @@ def change_gate(key: str, rev: int, put: Mapping[str, Any]) -> WriteMany:
     return WriteMany("change_gate", {"_id": key, "rev": rev}, {"$set": {**put, "rev": rev + 1}}, collection="gates")
 
 
-def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> WriteMany:
+def change_meta(
+    name: str, put: Mapping[str, Any], drop: Sequence[str] = (), collection: Collection = "meta"
+) -> WriteMany:
     """Change something that all processes of a deployment share.
 
     Guard: none; whoever comes last wins.
@@ -66,7 +97,7 @@ def change_meta(name: str, put: Mapping[str, Any], drop: Sequence[str] = ()) -> 
     update: dict[str, Any] = {"$set": dict(put)} if put else {}
     if drop:
         update["$unset"] = dict.fromkeys(drop, "")
-    return WriteMany("change_meta", {"_id": name}, update, collection="meta")
+    return WriteMany("change_meta", {"_id": name}, update, collection)
 
 
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
@@ -129,6 +160,16 @@ def count_workflows() -> Aggregate:
     return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
 
 
+def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
+    """Remove dead letters of a subscriber: those of the given positions, or all.
+
+    Guard: none; one that is gone stays gone.
+    Index: subscribers_dead.
+    """
+    query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
+    return Remove("discard_dead", query, "subscribers")
+
+
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
     """Let the spilled entries of a run go with it, or keep them where it goes on.
 
@@ -148,6 +189,14 @@ def find_active_child(parent_id: str, fan: str) -> Find:
     return Find("find_active_child", query, projection={"_id": 1}, limit=1, hint="runs_children")
 
 
+def find_asked_again(name: str, limit: int) -> Find:
+    """Read the dead letters of a subscriber that are to be tried again, in order.
+
+    Index: subscribers_again.
+    """
+    return Find("find_asked_again", {"again": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
+
+
 def find_children(parent_id: str, fan: str | None = None, *, active: bool = False) -> Find:
     """Read the children of a run, or of one of its fans, or those of them that have not ended.
 
@@ -165,6 +214,14 @@ def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     Index: _id.
     """
     return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
+
+
+def find_dead(name: str, limit: int) -> Find:
+    """Read the dead letters of a subscriber in order.
+
+    Index: subscribers_dead.
+    """
+    return Find("find_dead", {"of": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
 
 
 def find_draft(debounce_key: str) -> Find:
@@ -248,6 +305,55 @@ def find_leases(run_ids: Sequence[str]) -> Find:
     return Find("find_leases", {"_id": {"$in": list(run_ids)}}, projection={"lease.token": 1})
 
 
+def find_log(after: int, limit: int) -> Find:
+    """Read on in the log after a position.
+
+    Index: _id.
+    """
+    return Find("find_log", {"_id": {"$gt": after}}, sort=(("_id", 1),), limit=limit, collection="log")
+
+
+def find_log_of_run(run_id: str, after: int, until: int, limit: int) -> Find:
+    """Read the entries of one run whose number is larger than `after`, up to a position of the log.
+
+    Index: log_run.
+    """
+    query = {"run_id": run_id, "seq": {"$gt": after}, "_id": {"$lte": until}}
+    return Find("find_log_of_run", query, sort=(("seq", 1),), limit=limit, hint="log_run", collection="log")
+
+
+def find_log_since(instant: datetime) -> Find:
+    """Find the first entry of the log that was added at an instant or later.
+
+    Index: log_time.
+    """
+    return Find(
+        "find_log_since",
+        {"logged_at": {"$gte": instant}},
+        projection={"_id": 1},
+        sort=(("logged_at", 1), ("_id", 1)),
+        limit=1,
+        collection="log",
+    )
+
+
+def find_log_tail() -> Find:
+    """Find the last position of the log.
+
+    Index: _id.
+    """
+    return Find("find_log_tail", {"_id": {"$gt": 0}}, {"_id": 1}, sort=(("_id", -1),), limit=1, collection="log")
+
+
+def find_marked(limit: int) -> Find:
+    """Find runs that have events which the log has not, with these events, the oldest first.
+
+    Index: runs_outbox.
+    """
+    query = {"outbox_at": {"$gt": EPOCH}}
+    return Find("find_marked", query, _OUTBOX, sort=(("outbox_at", 1),), limit=limit, hint="runs_outbox")
+
+
 def find_marks(run_ids: Sequence[str]) -> Find:
     """Read whose insert the given runs come from, and whose write they show last.
 
@@ -264,12 +370,12 @@ def find_memo(prefix: str) -> Find:
     return Find("find_memo", {"place": prefix}, collection="memo")
 
 
-def find_meta(name: str) -> Find:
+def find_meta(name: str, collection: Collection = "meta") -> Find:
     """Read something that all processes of a deployment share.
 
     Index: _id.
     """
-    return Find("find_meta", {"_id": name}, limit=1, collection="meta")
+    return Find("find_meta", {"_id": name}, limit=1, collection=collection)
 
 
 def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find:
@@ -341,6 +447,14 @@ def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
     return Find("find_run", {"_id": run_id}, projection=projection, limit=1)
 
 
+def find_runs_after(run_id: str, limit: int) -> Find:
+    """Read when runs were written last, in the order of their ids.
+
+    Index: _id.
+    """
+    return Find("find_runs_after", {"_id": {"$gt": run_id}}, {"updated_at": 1}, sort=(("_id", 1),), limit=limit)
+
+
 def find_slots(slot_key: str) -> Find:
     """Read which slots of a key are taken.
 
@@ -348,6 +462,14 @@ def find_slots(slot_key: str) -> Find:
     """
     query = {"slot_key": slot_key, "slot": {"$gte": 0}}
     return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
+
+
+def find_unlogged(run_id: str) -> Find:
+    """Read one run as the relay does: with those of its events that the log has not.
+
+    Index: _id.
+    """
+    return Find("find_unlogged", {"_id": run_id}, _OUTBOX, limit=1)
 
 
 def find_waiting(query: Filter, limit: int) -> Find:
@@ -386,13 +508,13 @@ def insert_memo(documents: Sequence[Document]) -> Keep:
     return Keep("insert_memo", documents, "memo")
 
 
-def insert_meta(document: Document) -> Keep:
+def insert_meta(document: Document, collection: Collection = "meta") -> Keep:
     """Store something that all processes of a deployment share, once.
 
     Guard: its id.
     Index: _id.
     """
-    return Keep("insert_meta", (document,), "meta")
+    return Keep("insert_meta", (document,), collection)
 
 
 def insert_run(document: Document, mark: str, weight: int) -> Insert:
@@ -405,6 +527,51 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     return Insert("insert_run", {**document, "born": mark}, weight)
 
 
+def mark_runs(run_ids: Sequence[str], now: datetime) -> WriteMany:
+    """Let the relay look at runs that were written by processes which did not know of the log yet.
+
+    Guard: none; a mark too many costs one look.
+    Index: _id.
+    """
+    return WriteMany("mark_runs", {"_id": {"$in": list(run_ids)}}, {"$min": {"outbox_at": now}})
+
+
+def note_logged(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
+    """Record that the log has all events of runs, take their marks away, and let ended ones be removed in time.
+
+    Guard: the number of the last event; for an ended run, the revision, too: a run that went on stays marked.
+    Index: _id.
+    """
+    return WriteEach("note_logged", [_noted(note) for note in notes])
+
+
+def note_relayed(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
+    """Record up to which event the log has runs that may have gone on.
+
+    Guard: none; the larger number stands.
+    Index: _id.
+    """
+    return WriteEach("note_relayed", [({"_id": note["run_id"]}, {"$max": {"relayed": note["seq"]}}) for note in notes])
+
+
+def release_lease(name: str, token: str, collection: Collection) -> WriteMany:
+    """Let others have what only one process does at a time.
+
+    Guard: the lease's token.
+    Index: _id.
+    """
+    return WriteMany("release_lease", {"_id": name, "lease.token": token}, {"$unset": {"lease": ""}}, collection)
+
+
+def remove_log(until: int) -> Remove:
+    """Remove the log's entries up to a position.
+
+    Guard: none; positions are never given again.
+    Index: _id.
+    """
+    return Remove("remove_log", {"_id": {"$lte": until}}, "log")
+
+
 def remove_memo(run_id: str, until: datetime) -> Remove:
     """Remove the spilled entries of a run that has ended well.
 
@@ -412,6 +579,61 @@ def remove_memo(run_id: str, until: datetime) -> Remove:
     Index: memo_run.
     """
     return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+
+
+def remove_subscriber(name: str) -> Remove:
+    """Remove a subscriber.
+
+    Guard: none; what is gone stays gone.
+    Index: _id.
+    """
+    return Remove("remove_subscriber", {"_id": name}, "subscribers")
+
+
+def retry_dead(name: str, positions: Sequence[int] | None) -> WriteMany:
+    """Let dead letters of a subscriber be tried again: those of the given positions, or all.
+
+    Guard: none; asked twice, it is tried once.
+    Index: subscribers_dead.
+    """
+    query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
+    return WriteMany("retry_dead", query, {"$set": {"again": name}}, "subscribers")
+
+
+def save_subscriber(name: str, token: str, saves: int, put: Mapping[str, Any], until: datetime) -> WriteMany:
+    """Store how far a subscriber is and which runs it holds back, and extend its lease.
+
+    Guard: the lease's token, and the number of the save before.
+    Index: _id.
+    """
+    update = {"$set": {**put, "saves": saves + 1}, "$max": {"lease.until": until}}
+    return WriteMany("save_subscriber", {"_id": name, "lease.token": token, "saves": saves}, update, "subscribers")
+
+
+def settle_dead(identity: str, put: Mapping[str, Any]) -> WriteMany:
+    """Record that a dead letter was tried again in vain.
+
+    Guard: that it is still to be tried.
+    Index: _id.
+    """
+    query = {"_id": identity, "again": {"$gt": ""}}
+    return WriteMany("settle_dead", query, {"$set": dict(put), "$unset": {"again": ""}}, "subscribers")
+
+
+def take_lease(name: str, lease: Mapping[str, Any], now: datetime, collection: Collection) -> WriteMany:
+    """Take, or keep, what only one process does at a time.
+
+    Guard: that nobody else's lease stands.
+    Index: _id.
+    """
+    free = [{"lease.until": {"$not": {"$gt": now}}}, {"lease.token": lease["token"]}]
+    return WriteMany("take_lease", {"_id": name, "$or": free}, {"$set": {"lease": dict(lease)}}, collection)
+
+
+def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:
+    seen = {"_id": note["run_id"], "event_seq": note["seq"]} | ({"rev": note["rev"]} if "rev" in note else {})
+    put = {"$set": note["put"]} if note.get("put") else {}
+    return seen, {"$max": {"relayed": note["seq"]}, "$unset": {"outbox_at": ""}, **put}
 
 
 def _counted(by: Any, oldest: str | None = None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from streamline.domain.transitions.stepping import Ending
 from streamline.store import EVERYTHING, Scope, Store, statements
 from streamline.store.filters import RunQuery, behind, cursor_of, sort_of
 from streamline.store.indexes import INDEXES
-from streamline.store.operations import Insert, Keep, Write, WriteMany
+from streamline.store.operations import Extend, Extended, Insert, Keep, Write, WriteEach, WriteMany
 from tests.conformance.documents import FLOW, NOW, definition_of, draft, ended, held
 from tests.conformance.plans import explain
 
@@ -35,7 +35,7 @@ LATER = definition_of(version="2.0.0")
 OTHER = definition_of("other")
 KIN = definition_of("kin")
 EACH = 12  # runs of a kind and tenant
-ALL = 23 * EACH  # runs of a tenant
+ALL = 24 * EACH  # runs of a tenant
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def documents(tenant: str) -> list[dict[str, Any]]:
         draft(f"keyed{i}-{tenant}", NOW + timedelta(days=1), tenant_id=tenant, idempotency_key=f"k{i}")
         for i in range(EACH)
     ]
-    for made_of_kind in (undoing, waiting, children, owing, gated):
+    for made_of_kind in (undoing, waiting, children, owing, gated, outboxes):
         made += made_of_kind(tenant)
     return [run | {"created_at": NOW - timedelta(seconds=i % 97)} for i, run in enumerate(made)]
 
@@ -110,6 +110,35 @@ def owing(tenant: str) -> list[dict[str, Any]]:
     return [run | {"owes_at": NOW - timedelta(seconds=i)} for i, run in enumerate(made)]
 
 
+def outboxes(tenant: str) -> list[dict[str, Any]]:
+    """Runs that have events which the log has not."""
+    made = [ended(f"tells{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
+    return [run | {"outbox_at": NOW - timedelta(seconds=i)} for i, run in enumerate(made)]
+
+
+def log_entries(tenant: str) -> list[dict[str, Any]]:
+    """Entries of the log, of a few runs in turn."""
+    numbers = range(10 * EACH) if tenant == "ours" else range(10 * EACH, 20 * EACH)
+    return [
+        {
+            "_id": i + 1,
+            "run_id": f"held{i % 5}-{tenant}",
+            "seq": i // 5 + 1,
+            "event": {"seq": i // 5 + 1, "type": "e", "at": NOW},
+            "logged_at": NOW - timedelta(hours=1) + timedelta(seconds=i),
+        }
+        for i in numbers
+    ]
+
+
+def subscribers(tenant: str) -> list[dict[str, Any]]:
+    """A subscriber, driven by somebody, with dead letters of which some are to be tried again."""
+    lease = {"worker": "me", "token": f"token-{tenant}", "until": NOW}
+    letters = [{"_id": f"sub-{tenant}/{i}", "of": f"sub-{tenant}", "position": i} for i in range(1, EACH + 1)]
+    letters = [letter | ({"again": letter["of"]} if i % 3 == 0 else {}) for i, letter in enumerate(letters)]
+    return [{"_id": f"sub-{tenant}", "position": 1, "saves": 3, "lease": lease}, *letters]
+
+
 def entries(tenant: str) -> list[dict[str, Any]]:
     """Entries of memos beside the runs, of two steps of each of a few runs."""
     return [
@@ -142,16 +171,24 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(EACH)]
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
     workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
+    sub = f"sub-{tenant}"
     return {
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
             Case(statements.advance_run(run["_id"], completion, "m2"), "_id"),
         ],
+        "append_log": [
+            Case(statements.append_log([{"_id": 1001, "run_id": "new", "seq": 1}]), "log_run"),
+            Case(statements.append_log([{"_id": 1001, "run_id": "new", "seq": 1}, {"_id": 1, "run_id": "n"}]), "_id"),
+        ],
         "beat_leases": [
             Case(statements.beat_leases(all_held, [f"token-{tenant}"], NOW + timedelta(minutes=1)), "_id", EACH)
         ],
         "change_gate": [Case(statements.change_gate("gate", 3, {"plan": []}), "_id")],
-        "change_meta": [Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id")],
+        "change_meta": [
+            Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id"),
+            Case(statements.change_meta(sub, {"position": 9}, ("lease",), "subscribers"), "_id"),
+        ],
         "claim_runs": [
             Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
             Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
@@ -165,6 +202,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
             Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 2, 2),
         ],
+        "discard_dead": [
+            Case(statements.discard_dead(sub), "subscribers_dead", EACH),
+            Case(statements.discard_dead(sub, [1, 2, 99]), "subscribers_dead", 2),
+        ],
         "count_slots": [Case(statements.count_slots(), "runs_slots", EACH)],
         "count_workflows": [Case(statements.count_workflows(), "runs_page", ALL, ALL)],
         "expire_memo": [
@@ -172,6 +213,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
         ],
         "find_active_child": [Case(statements.find_active_child(parent, "fan0"), "runs_children")],
+        "find_asked_again": [Case(statements.find_asked_again(sub, 10), "subscribers_again", EACH // 3)],
         "find_children": [
             Case(statements.find_children(parent), "runs_children", EACH),
             Case(statements.find_children(parent, "fan1"), "runs_children", EACH // 2),
@@ -179,6 +221,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_children(parent, "fan0", active=True), "runs_children", EACH // 3),
         ],
         "find_claimed": [Case(statements.find_claimed(all_held, f"token-{tenant}"), "_id", EACH)],
+        "find_dead": [Case(statements.find_dead(sub, 10), "subscribers_dead", 10)],
         "find_due": [
             Case(statements.find_due(ROUTES, NOW, 10), "runs_due", 10),
             Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", 2 * EACH),
@@ -190,9 +233,17 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_hook": [Case(statements.find_hook(f"hash5-{tenant}"), "runs_hooks")],
         "find_keeper": [Case(statements.find_keeper(tenant, "kin", "kept"), "runs_kept_key")],
         "find_leases": [Case(statements.find_leases(all_held), "_id", EACH)],
+        "find_log": [Case(statements.find_log(5, 20), "_id", 20)],
+        "find_log_of_run": [Case(statements.find_log_of_run(run["_id"], 3, 230, 5), "log_run", 5)],
+        "find_log_since": [Case(statements.find_log_since(NOW - timedelta(minutes=59)), "log_time")],
+        "find_log_tail": [Case(statements.find_log_tail(), "_id")],
+        "find_marked": [Case(statements.find_marked(5), "runs_outbox", 5)],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
         "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
-        "find_meta": [Case(statements.find_meta("secret"), "_id")],
+        "find_meta": [
+            Case(statements.find_meta("secret"), "_id"),
+            Case(statements.find_meta(sub, "subscribers"), "_id"),
+        ],
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
@@ -216,6 +267,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_run(run["_id"]), "_id"),
             Case(statements.find_run(run["_id"], {"status": 1}), "_id"),
         ],
+        "find_runs_after": [Case(statements.find_runs_after("held", 5), "_id", 5)],
+        "find_unlogged": [Case(statements.find_unlogged(run["_id"]), "_id")],
         "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
         "find_waiting": [
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),
@@ -224,11 +277,37 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
         "insert_gate": [Case(statements.insert_gate({"_id": "gate", "rev": 1}), "_id")],
         "insert_memo": [Case(statements.insert_memo([memo[0], memo[1] | {"_id": "new"}]), "_id")],
-        "insert_meta": [Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id")],
+        "insert_meta": [
+            Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id"),
+            Case(statements.insert_meta({"_id": sub}, "subscribers"), "_id"),
+        ],
         "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
+        "mark_runs": [Case(statements.mark_runs(due, NOW), "_id", 2)],
+        "note_logged": [
+            Case(statements.note_logged([{"run_id": run_id, "seq": 1} for run_id in all_held]), "_id", EACH),
+            Case(statements.note_logged([{"run_id": run["_id"], "seq": 1, "rev": 9, "put": {}}]), "_id", 0),
+        ],
+        "note_relayed": [Case(statements.note_relayed([{"run_id": run_id, "seq": 2} for run_id in due]), "_id", 2)],
+        "release_lease": [Case(statements.release_lease(sub, f"token-{tenant}", "subscribers"), "_id")],
+        "remove_log": [Case(statements.remove_log(10), "_id", 10)],
         "remove_memo": [
             Case(statements.remove_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.remove_memo(run["_id"], NOW - timedelta(seconds=EACH)), "memo_run", 0),
+        ],
+        "remove_subscriber": [Case(statements.remove_subscriber(sub), "_id")],
+        "retry_dead": [
+            Case(statements.retry_dead(sub, None), "subscribers_dead", EACH),
+            Case(statements.retry_dead(sub, [3]), "subscribers_dead", 1),
+        ],
+        "save_subscriber": [
+            Case(statements.save_subscriber(sub, f"token-{tenant}", 3, {"position": 5}, NOW), "_id"),
+            Case(statements.save_subscriber(sub, f"token-{tenant}", 2, {"position": 5}, NOW), "_id", 0),
+            Case(statements.save_subscriber(sub, "stale", 3, {"position": 5}, NOW), "_id", 0),
+        ],
+        "settle_dead": [Case(statements.settle_dead(f"{sub}/1", {"attempts": 2}), "_id")],
+        "take_lease": [
+            Case(statements.take_lease(sub, LEASE, NOW + timedelta(seconds=1), "subscribers"), "_id"),
+            Case(statements.take_lease(sub, LEASE, NOW - timedelta(seconds=1), "subscribers"), "_id", 0),
         ],
     }
 
@@ -238,6 +317,8 @@ async def filled(store: Store, runs: Any) -> Store:
     for tenant in ("ours", "theirs"):
         await runs.insert_many(documents(tenant))
         await runs.database["streamline.memo"].insert_many(entries(tenant))
+        await runs.database["streamline.log"].insert_many(log_entries(tenant))
+        await runs.database["streamline.subscribers"].insert_many(subscribers(tenant))
     await runs.database["streamline.gates"].insert_one({"_id": "gate", "rev": 3})
     await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
@@ -274,7 +355,8 @@ def test_an_index_serves_statements_that_exist() -> None:
 
 
 NUMBERED = [(name, i) for name, of_this_name in cases("ours").items() for i in range(len(of_this_name))]
-EXPLAINED = [(name, i) for name, i in NUMBERED if not isinstance(cases("ours")[name][i].statement, Insert | Keep)]
+UNEXPLAINED = Insert | Keep | Extend | WriteEach
+EXPLAINED = [(name, i) for name, i in NUMBERED if not isinstance(cases("ours")[name][i].statement, UNEXPLAINED)]
 # What lies beside the runs belongs to a run, and is asked for by the run's id.
 BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statement, "collection", "runs") != "runs"]
 
@@ -342,6 +424,8 @@ async def size_of(store: Store, statement: Any, scope: Scope) -> int:
     answer = await store.run(statement, scope)
     if isinstance(answer, list):
         return sum(each.get("n", 1) for each in answer) if statement.name.startswith("count_") else len(answer)
+    if isinstance(answer, Extended):
+        return answer.count
     return {"inserted": 1, "id_taken": 0, "key_taken": 0}[answer] if isinstance(answer, str) else int(answer)
 
 

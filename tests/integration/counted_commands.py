@@ -20,16 +20,17 @@ FIRST_LOOKS = 3  # of a worker's loops: for due runs, the next due one, and expi
 
 
 class Commands(CommandListener):
-    """Counts what concerns the runs, and the memos that are kept beside them."""
+    """Counts what concerns the runs, and what is kept beside them: memos, or the collections that are named."""
 
-    def __init__(self) -> None:
+    def __init__(self, *collections: str) -> None:
+        self._collections = tuple(f".{name}" for name in collections or ("runs", "memo"))
         self.by_name: Counter[str] = Counter()
         self.documents = 0
         self._ours: set[int] = set()
 
     def started(self, event: CommandStartedEvent) -> None:
         target = event.command.get("collection" if event.command_name == "getMore" else event.command_name)
-        if isinstance(target, str) and target.endswith((".runs", ".memo")):
+        if isinstance(target, str) and target.endswith(self._collections):
             self.by_name[event.command_name] += 1
             self._ours.add(event.request_id)
 

@@ -150,4 +150,39 @@ def parking(ledger: Ledger, name: str = "parking", version: str = "1.0.0") -> Wo
     return flow
 
 
-FLOWS: dict[str, Callable[..., Workflow[Any, Any, Any]]] = {"five": five_steps, "holding": holding, "parking": parking}
+def talking(
+    ledger: Ledger, name: str = "talking", version: str = "1.0.0", *, kept: str | None = None
+) -> Workflow[Any, Any, Any]:
+    """Return a workflow that says as many events as its input ``{"says", "pace"}`` tells, and so many a pause."""
+    retention = None if kept is None else {"done": kept}
+    flow: Workflow[Any, Any, Any] = Workflow(name, version=version, retention=retention)
+
+    @flow.step
+    async def talk(ctx: Context) -> int:
+        with recorded(ledger, ctx):
+            for i in range(ctx.input["says"]):
+                await ctx.emit("said", i)
+                if i % 10 == 0:
+                    await asyncio.sleep(ctx.input["pace"])
+            return int(ctx.input["says"])
+
+    @flow.step
+    async def end(ctx: Context) -> int:
+        with recorded(ledger, ctx):
+            return int(ctx.outputs["talk"])
+
+    return flow
+
+
+def fading(ledger: Ledger, name: str = "fading", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
+    """Return `talking`, whose runs are removed as soon as they may be."""
+    return talking(ledger, name, version, kept="1ms")
+
+
+FLOWS: dict[str, Callable[..., Workflow[Any, Any, Any]]] = {
+    "five": five_steps,
+    "holding": holding,
+    "parking": parking,
+    "talking": talking,
+    "fading": fading,
+}

@@ -21,7 +21,7 @@ CONTRACT = {  # API.md §5
     422: "DefinitionError InvalidName DuplicateStep InvalidPolicy AlreadyRegistered InvalidInput SerializationError "
     "InvalidQuery InvalidKey ScheduleError UrlNotAllowed",
     413: "PayloadTooLarge",
-    404: "RunNotFound WorkflowNotFound StepNotFound HookNotFound ScheduleNotFound",
+    404: "RunNotFound WorkflowNotFound StepNotFound HookNotFound ScheduleNotFound SubscriberNotFound",
     409: "IllegalTransition NotWaiting AlreadyFinished HookAlreadyUsed VersionMismatch IdempotencyConflict",
     410: "HookExpired",
     429: "ConcurrencyLimitReached",

@@ -51,7 +51,7 @@ class Debouncing:
         now, fires = self._runtime.clock.now(), self._fires(order, begins)
         fire_by = None if policy is None or policy.longest is None else begins + policy.longest
         run = debounced(order, now, fires, fire_by)
-        insert = statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
+        insert = statements.insert_run(self._runtime.outbox.born(run), self._runtime.store.new_mark(), order.weight)
         outcome = await asyncio.shield(self._runtime.store.submit(insert))
         if outcome == "inserted":
             self._runtime.announce(run["route"], run["due_at"])
