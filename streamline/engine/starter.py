@@ -64,7 +64,8 @@ class Starter:
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: Something of the start is not
                 of the allowed form; nothing is stored.
-            IdempotencyConflict: A run with the chosen id exists.
+            IdempotencyConflict: A run with the chosen id exists, or the key is kept, and was used with another input.
+            ConcurrencyLimitReached: Every slot is taken, and the workflow says that such a run is refused.
         """
         order = order_of(self._runtime, definition, value, options, scope)
         if (session := options.get("session")) is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,6 +28,8 @@ TESTED = {
     "orders/fulfil.py",
     "orders/payments.py",
     "otp_agent.py",
+    "rate_limited_api.py",
+    "search_reindex.py",
     "webhook/provider.py",
     "webhook/shop.py",
 }
@@ -165,6 +169,31 @@ async def test_a_transfer_is_all_or_nothing(database_uri: str, database: Any) ->
     assert retried["steps"][0]["attempt"] == 2
     done = {run["_id"] async for run in runs_of(database).find({"status": "done"})}
     assert {entry["run"] async for entry in database["ledger"].find()} == done
+
+
+async def test_an_api_is_called_within_its_limits(database_uri: str, database: Any) -> None:
+    lines = run_example("rate_limited_api.py", database_uri).splitlines()
+    assert lines[-2:] == [
+        "hello ann: 10, hello ben: 4, hello cid: 4",
+        "at most 2 at once for a customer, 0 refused",
+    ]
+    stored = await runs_of(database).find({}).to_list(None)
+    assert all(run["steps"][0]["attempt"] == 1 and "slot" not in run for run in stored)
+    begun = sorted(run["started_at"] for run in stored)
+    windows = [sixth - first for first, sixth in zip(begun, begun[5:], strict=False)]
+    assert min(windows) >= timedelta(seconds=1)
+
+
+async def test_an_index_follows_edits_without_a_run_for_each(database_uri: str, database: Any) -> None:
+    wiki, news, end = run_example("search_reindex.py", database_uri).splitlines()
+    assert wiki == "wiki: 1 runs, up to revision 4"
+    assert re.fullmatch(r"news: [2-9] runs, up to revision 59", news)
+    assert end == "the index is up to date"
+    stored = await runs_of(database).find({}).to_list(None)
+    assert {run["status"] for run in stored} == {"done"}
+    for collection, revision in (("wiki", 4), ("news", 59)):
+        inputs = [run["input"]["revision"] for run in stored if run["input"]["collection"] == collection]
+        assert max(inputs) == revision
 
 
 @pytest.fixture
