@@ -54,6 +54,8 @@ class Control:
         """Let a held run go on."""
         run, _ = await self._operate(run_id, scope, lambda run: operating.unpause(run, self._runtime.clock.now()))
         self._announce(run)
+        if "queued_at" in run:
+            self._runtime.freed(run["slot_key"])  # it may be its turn
 
     async def rewind(self, run_id: str, to_step: str, scope: Scope, *, by: str | None) -> None:
         """Do the run again from a step on, in place; its driver's writes are refused from then on."""

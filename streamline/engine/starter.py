@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -111,7 +112,7 @@ class Starter:
             Its id, or an older draft's; what the insert came to; and how the gates let it in.
         """
         if "debounce_key" in order.gate:
-            return *(await self._debouncing.start(order, due_at or self._runtime.clock.now())), None
+            return *(await self._debouncing.start(order, due_at)), None
         if not order.gate or due_at is not None:
             return order.run_id, await self._inserting.insert(order, due_at), None
         has_place = self._inserting.reserve(order)
@@ -171,7 +172,7 @@ class Starter:
             return await self._start_in(session, orders, due_at)
         if definition.debounce is not None or any(self._entrance.is_refusing(order) for order in orders[:1]):
             if due_at is None and definition.debounce is None:
-                await self._entrance.check_room(orders)
+                await self._entrance.check_room([order for order in orders if not await self._is_started(order)])
             return [await self._start(order, due_at) for order in orders]
         newborns = await self._entrance.newborns(orders, due_at)
         inserts = [self._inserting.statement(order, run) for order, run in zip(orders, newborns, strict=True)]
@@ -188,6 +189,9 @@ class Starter:
             self._runtime.announce(route, min(dues, default=None))
         for slot_key in {run["slot_key"] for run in runs if "queued_at" in run}:
             self._runtime.freed(slot_key)
+
+    async def _is_started(self, order: Order) -> bool:
+        return order.idempotency_key is not None and await self._winner(order) is not None
 
     async def _winner_id(self, order: Order, find: Reader) -> str | None:
         winner = await self._winner(order, find)
@@ -212,8 +216,10 @@ class Starter:
         if order.is_kept and "rev" in found[0] and "kept_key" not in found[0]:
             # It was started for as long as it is active; from now on it keeps the key.
             change = operating.keep_key(found[0], self._runtime.clock.now())
-            if not await self._runtime.commit(found[0], change):
-                return await self._winner(order, find)
+            with suppress(IdempotencyConflict):  # another run was made to keep it
+                if await self._runtime.commit(found[0], change):
+                    return Started(found[0]["_id"], created=False)
+            return await self._winner(order, find)
         return Started(found[0]["_id"], created=False)
 
     async def _settled(self, order: Order, due_at: datetime | None, outcome: Inserted) -> Started:

@@ -53,9 +53,15 @@ def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int |
     return Change(guard=guard, put=put, drop=drop, add={"attempt": 1}, earliest={"started_at": begun_at})
 
 
+def is_in_the_way(run: Document, now: datetime) -> bool:
+    """Return whether a run for which there is no slot would be found again at once, rather than wait in line."""
+    is_due = run.get("due_at") is not None and run["due_at"] <= now
+    return "queued_at" not in run or (is_due and run["due_at"] != run.get("start_by"))
+
+
 def put_in_line(run: Document, now: datetime) -> Change:
     """Return the change by which a due run waits for a slot, out of the way of others."""
-    put: dict[str, Any] = {"queued_at": now}
+    put: dict[str, Any] = {"queued_at": run.get("queued_at", now)}
     drop = ("debounce_key",) if "debounce_key" in run else ()
     if "start_by" in run:
         put["due_at"] = run["start_by"]
@@ -73,6 +79,16 @@ def put_off(run: Document, instant: datetime, now: datetime) -> Change:
     """Return the change by which a run may begin at a later instant, and is in nobody's way until then."""
     drop = tuple(name for name in ("debounce_key", "queued_at") if name in run)
     return operated(run, now, {"due_at": instant}, ("run.throttled", {"due_at": instant}), drop=drop)
+
+
+def is_sealed(run: Document, now: datetime) -> bool:
+    """Return whether a draft has waited for as long as it may: it begins as it is, and later starts are not its."""
+    return "fire_by" in run and bool(run["fire_by"] <= now)
+
+
+def seal(run: Document, now: datetime) -> Change:
+    """Return the change by which a draft gives its key back before it begins."""
+    return operated(run, now, {}, drop=("debounce_key",))
 
 
 def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change:
