@@ -32,7 +32,7 @@ class Subscriber:
 
     def __init__(self, app: Following, subscription: Subscription, start: Beginning) -> None:
         self._app = app
-        self._start = start
+        self._start: Beginning = start
         self._stored_in: Session | None = None
         self.subscription = subscription
         self.handler: Handler | None = None

@@ -76,6 +76,8 @@ class Outbox:
         Raises:
             StoreUnavailable: There is no room, and the database did not answer.
         """
+        if not self.is_on:
+            return change
         if is_full(run, change):
             await self._make_room(run)
         return marked(run, change, self._clock.now())

@@ -71,16 +71,12 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
-        change = await self.marked(run, change)
+        change = await self.outbox.mark(run, change)
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
         self.wrote(run, change)
         return True
-
-    async def marked(self, run: dict[str, Any], change: Change) -> Change:
-        """Return the change with what lets its events into the log, where somebody wants that."""
-        return await self.outbox.mark(run, change) if self.outbox.is_on else change
 
     def wrote(self, run: dict[str, Any], change: Change) -> None:
         """Bring `run` up to date with a change that took effect, and tell the bus."""
