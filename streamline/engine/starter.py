@@ -111,7 +111,7 @@ class Starter:
             Its id, or an older draft's; what the insert came to; and how the gates let it in.
         """
         if "debounce_key" in order.gate:
-            return *(await self._debouncing.start(order, due_at or self._runtime.clock.now())), None
+            return *(await self._debouncing.start(order, due_at)), None
         if not order.gate or due_at is not None:
             return order.run_id, await self._inserting.insert(order, due_at), None
         has_place = self._inserting.reserve(order)
