@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.stress.crash_process import live_until_crash
 from tests.stress.follower_process import follow
+from tests.stress.gate_process import burst, hold_up
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
 from tests.stress.transfers import pay
@@ -28,6 +29,8 @@ ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "crasher": live_until_crash,
     "payer": pay,
     "follower": follow,
+    "burster": burst,
+    "holder": hold_up,
 }
 
 
