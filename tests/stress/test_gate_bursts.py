@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.stress import gate_checker as checker
+from tests.stress.deadline import until
 from tests.stress.evidence import Evidence, Runs
 from tests.stress.fleet import Fleet
 from tests.stress.gate_crowd import SIZE, Call, Crowd, calls_of
@@ -23,6 +25,8 @@ WORKER = {"lease": "10s", "concurrency": 20, "poll_interval": "500ms"}
 MORTAL = {"lease": "1500ms", "concurrency": 20, "poll_interval": "300ms", "max_recoveries": 1000}
 
 SMOKE, LONG = 6, 50
+BURIED = 2.0  # seconds until the runs of a process that was killed are taken over
+SPREAD = 1.0  # seconds until every process knows that a workflow is held up; five where a hint is lost
 PROMPT = 1.0  # seconds from a start to its handler, where eight processes share two cores
 
 
@@ -173,3 +177,114 @@ def test_one_run_with_the_last_input(
     assert not list(checker.outdated_inputs(evidence))
     assert len(evidence.documents) == 1
     assert sum(entry["created"] for entry in evidence.all("started")) <= 1
+
+
+@sizes(deaths=3)
+def test_a_draft_waits_no_longer_than_it_may(
+    fleet: Fleet, runs: Runs, mortal: Opening, dice: random.Random, each: int, deaths: int
+) -> None:
+    """Starts keep coming for longer than `max_wait`: each run begins by then, with the last input that it was given."""
+    longest = 1.5
+    gates = {"debounce": {"window": "1s", "max_wait": f"{longest}s"}}
+    crowd = Crowd(fleet, runs, mortal, gates, same_calls(each), at_once=1, every=3.0 / each)
+    crowd.until_ready()
+    crowd.rage(dice, deaths=deaths, longest=0.4)
+    evidence = crowd.finish(within=120)
+    check(evidence, mortal)
+    assert not list(checker.outdated_inputs(evidence))
+    assert len(evidence.documents) >= 2
+    for span in checker.spans(evidence):
+        first = min(entry["at"] for entry in evidence.of(span.run, "started"))
+        assert (span.begins - first) / checker.SECOND <= longest + PROMPT + BURIED
+
+
+@sizes(deaths=5)
+def test_all_gates_at_once(
+    fleet: Fleet, runs: Runs, mortal: Opening, dice: random.Random, each: int, deaths: int
+) -> None:
+    """Of two keys, starts that have idempotency keys make drafts, which wait for a slot and a place in the window."""
+    gates = {
+        "concurrency": {"limit": 2},
+        "throttle": {"limit": 3, "window": "1s"},
+        "debounce": {"window": "200ms", "max_wait": "400ms"},
+    }
+    calls = [calls_of(place, each, pace=0.1, key=f"k{place % 2}") for place in range(SIZE)]
+    for call in (call for several in calls for call in several):
+        call["options"] = {"idempotency_key": f"{call['value']['key']}-{call['value']['n'] % 5}"}
+    crowd = Crowd(fleet, runs, mortal, gates, calls, at_once=2, every=3.0 / each)
+    crowd.until_ready()
+    crowd.rage(dice, deaths=deaths)
+    evidence = crowd.finish(within=300)
+    check(evidence, mortal, keys=2, limit=3)
+    violations = [
+        *checker.too_many_at_work(evidence, 2),
+        *checker.too_many_begun(evidence, 3, 1.0),
+        *checker.begun_late(evidence, within=PROMPT),
+        *checker.at_once_under_one_key(evidence),
+    ]
+    assert not violations
+    assert len(evidence.documents) >= 6
+
+
+@sizes()
+@pytest.mark.parametrize("limits", [(4, 2), (2, 5)], ids=["lower", "higher"])
+def test_a_deploy_changes_the_limit(
+    fleet: Fleet, runs: Runs, mortal: Opening, each: int, deaths: int, limits: tuple[int, int]
+) -> None:
+    """Processes are replaced one by one by others with another limit: both hold meanwhile, then the new one alone."""
+    before, after = limits
+    calls = same_calls(each, pace=0.1)
+    crowd = Crowd(fleet, runs, mortal, {"concurrency": {"limit": before}}, calls)
+    crowd.until_answered()
+    for place in range(SIZE):
+        fleet.kill(crowd.alive[place]) if place % 2 else fleet.dismiss(crowd.alive[place])
+    for place in range(SIZE):
+        fleet.wait(crowd.alive[place], within=30)
+        crowd.replace(place, gates={"concurrency": {"limit": after}})
+    crowd.until_ready()
+    changed = max(entry["at"] for entry in crowd.entries() if entry["what"] == "ready")
+    evidence = crowd.finish(within=240)
+    check(evidence, mortal)
+    assert not list(checker.too_many_at_work(evidence, max(limits)))
+    assert not list(checker.too_many_at_work(evidence, after, since=changed))
+    assert checker.crowds(evidence, since=changed) == {"one": after}
+
+
+@sizes(deaths=2)
+def test_nothing_begins_in_a_workflow_that_is_held_up(
+    fleet: Fleet, runs: Runs, mortal: Opening, dice: random.Random, each: int, deaths: int
+) -> None:
+    """Runs are started meanwhile and processes die: no step begins until the workflow may go on, then all do."""
+    gates = {"concurrency": {"limit": 5}}
+    crowd = Crowd(fleet, runs, mortal, gates, same_calls(each, pace=0.05), at_once=1, every=3.0 / each)
+    crowd.until_ready()
+    plain = {"uri": mortal.uri, "database": mortal.database, "ledger": mortal.ledger}
+    fleet.spawn("holder", "holder", opening=plain, gates=gates, seconds=2.5)
+    until(lambda: any(entry["what"] == "held up" for entry in crowd.entries()), within=30, every=0.05)
+    crowd.rage(dice, deaths=deaths)
+    assert fleet.wait("holder", within=60) == 0
+    evidence = crowd.finish(within=240)
+    check(evidence, mortal)
+    (held_up,), (let_go,) = evidence.all("held up"), evidence.all("letting go")
+    begun = [entry["at"] for entry in evidence.all("enter")]
+    assert not [at for at in begun if held_up["at"] + SPREAD * checker.SECOND < at < let_go["at"]]
+    assert max(begun) > let_go["at"]
+    assert [entry for entry in evidence.all("started") if held_up["at"] < entry["at"] < let_go["at"]]
+
+
+@pytest.mark.parametrize("processes", [1, SIZE])
+@sizes()
+def test_the_next_begins_at_once(
+    fleet: Fleet, runs: Runs, opening: Opening, each: int, deaths: int, processes: int
+) -> None:
+    """Where one run of a line ends, the next begins within milliseconds, whichever process drives it."""
+    calls = [calls_of(place, each * SIZE // processes) for place in range(processes)]
+    evidence = Crowd(fleet, runs, opening, {"concurrency": {"limit": 1}}, calls).finish(within=240)
+    check(evidence, opening)
+    check_slots(evidence, 1)
+    pauses = [(other.begins - one.ends) / checker.SECOND for one, other in pairwise(checker.spans(evidence))]
+    late = sorted(pauses)[-len(pauses) // 20 :][0]
+    median = statistics.median(pauses)
+    said = f"{processes} processes: the next began after {median * 1000:.1f} ms, 95 % within {late * 1000:.1f} ms"
+    print(said)
+    assert median < PROMPT / 4, said
