@@ -1,4 +1,4 @@
-"""Eight processes that start runs behind gates all at once, and their deaths."""
+"""Processes that start runs behind gates all at once, and their deaths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tests.stress.fleet import Fleet
 from tests.stress.ledger import Entry
 from tests.stress.target import Opening
 
-SIZE = 8
 _HEAD_START = 1.0
 
 Call = dict[str, Any]
@@ -38,6 +37,7 @@ class Crowd:
         calls: Those of each process.
         at_once: How many calls a process makes at the same time.
         every: Seconds that it waits after each.
+        idle: Whether every other process only starts runs, and works on none.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ class Crowd:
         *,
         at_once: int = 1000,
         every: float = 0.0,
+        idle: bool = False,
     ) -> None:
         self._fleet = fleet
         self._runs = runs
         plain = {name: value for name, value in asdict(opening).items() if name != "flows"}
         self._options: dict[str, Any] = {"opening": plain, "gates": gates, "at_once": at_once, "every": every}
+        self._idle = idle
         self._calls = calls
         self._begun = 0
         self._first = time.monotonic() + _HEAD_START
@@ -118,5 +120,7 @@ class Crowd:
 
     def _begin(self, place: int, calls: list[Call]) -> str:
         self._begun += 1
-        name = f"p{place}.{self._begun}"
-        return self._fleet.spawn(name, "burster", calls=calls, not_before=self._first, **self._options)
+        name, options = f"p{place}.{self._begun}", {**self._options, "calls": calls, "not_before": self._first}
+        if self._idle and place % 2:
+            options["opening"] = {**self._options["opening"], "worker": None}
+        return self._fleet.spawn(name, "burster", **options)
