@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from tests.stress.evidence import Evidence
+from tests.stress.ledger import Entry
 
 SECOND = 1_000_000_000
 LEFT = ("slot", "queued_at", "debounce_key", "due_at", "lease", "active_key")
@@ -22,26 +23,29 @@ class Span:
     """A run at work, from the first instant of its first handler to the last of its last one.
 
     Whatever happens to its workers in between: the run holds its slot for longer than that, so two spans overlap only
-    where two runs held one.
+    where two runs held one. It was `admitted` when it began by what is stored, on the clock of the ledger: a handler may
+    begin much later, where the worker died before it did.
     """
 
     run: str
     key: str
     begins: int
     ends: int
+    admitted: int
 
 
 def spans(evidence: Evidence) -> list[Span]:
     """Return the runs at work, by the instants at which they began."""
-    entered, left = dict[str, dict[str, int | str]](), dict[str, int]()
+    entered, left = dict[str, Entry](), dict[str, int]()
     for entry in evidence.all("enter"):
-        entered.setdefault(entry["run"], {"at": entry["at"], "key": entry["key"]})
+        entered.setdefault(entry["run"], entry)
     for entry in evidence.all("leave"):
         left[entry["run"]] = entry["at"]
     found = []
     for run, first in entered.items():
-        begins = int(first["at"])
-        found.append(Span(run, str(first["key"]), begins, left.get(run, begins)))
+        begins, stored = int(first["at"]), evidence.documents.get(run, {}).get("started_at")
+        late = 0.0 if stored is None else first["now"] - stored.timestamp()
+        found.append(Span(run, first["key"], begins, left.get(run, begins), begins - int(late * SECOND)))
     return sorted(found, key=lambda span: span.begins)
 
 
@@ -54,18 +58,18 @@ def by_key(found: Iterable[Span]) -> dict[str, list[Span]]:
 
 
 def crowds(evidence: Evidence, since: int = 0) -> dict[str, int]:
-    """Return the largest number of runs of each key that were at work when one of them began, from an instant on."""
+    """Return the largest number of runs of each key at work when one began that was admitted from an instant on."""
     return {
-        key: max((_at_work(several, each.begins) for each in several if each.begins >= since), default=0)
+        key: max((_at_work(several, each.begins) for each in several if each.admitted >= since), default=0)
         for key, several in by_key(spans(evidence)).items()
     }
 
 
 def too_many_at_work(evidence: Evidence, limit: int, since: int = 0) -> Iterator[str]:
-    """No run begins where as many as the limit are at work."""
+    """No run that was admitted from an instant on begins where as many as the limit are at work."""
     for key, several in by_key(spans(evidence)).items():
         for each in several:
-            if each.begins >= since and (crowd := _at_work(several, each.begins)) > limit:
+            if each.admitted >= since and (crowd := _at_work(several, each.begins)) > limit:
                 yield f"key {key}: with {each.run} there were {crowd} at work, of {limit}"
 
 

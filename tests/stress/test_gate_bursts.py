@@ -5,6 +5,7 @@ How many runs are at work, and when they began, is told by what their handlers l
 
 from __future__ import annotations
 
+import asyncio
 import random
 import statistics
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from streamline import Stats, Streamline
 from tests.stress import gate_checker as checker
 from tests.stress.deadline import until
 from tests.stress.evidence import Evidence, Runs
@@ -78,10 +80,19 @@ def left_in(opening: Opening) -> list[dict[str, Any]]:
         return list(client[opening.database]["streamline.gates"].find())
 
 
+async def stats_of(opening: Opening) -> Stats:
+    """Return how the deployment says that it stands."""
+    async with Streamline(opening.uri, database=opening.database, worker=False) as app:
+        return await app.stats()
+
+
 def check(evidence: Evidence, opening: Opening, *, keys: int = 0, limit: int = 0, refused: bool = False) -> None:
     """Check what always holds in the end: nothing is lost or left, and each throttle's key has one small ledger."""
     assert not [*checker.lost_or_left(evidence), *checker.more_than_asked_for(evidence)]
     assert refused or not evidence.all("refused")
+    stats = asyncio.run(stats_of(opening))
+    assert (stats.queues, stats.due, stats.workers) == ((), 0, {})
+    assert stats.statuses == {"done": len(evidence.documents)}
     ledgers = left_in(opening)
     assert len(ledgers) == keys
     for each in ledgers:

@@ -56,6 +56,9 @@ def test_what_began_before_a_limit_held_is_not_held_against_it() -> None:
     found = evidence(work("a", 0, 9), work("b", 1, 3), work("c", 5, 6))
     assert len(list(checker.too_many_at_work(found, 1))) == 2
     assert len(list(checker.too_many_at_work(found, 1, since=4 * checker.SECOND))) == 1
+    admitted = document("c", 3, began=3.0)
+    found = evidence(work("a", 0, 9), work("b", 1, 3), work("c", 5, 6), documents=(admitted,))
+    assert not list(checker.too_many_at_work(found, 1, since=4 * checker.SECOND))
 
 
 @pytest.mark.parametrize(("third", "wrong"), [(0.999, 1), (1.0, 0)])
