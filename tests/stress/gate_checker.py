@@ -23,7 +23,7 @@ class Span:
     """A run at work, from the first instant of its first handler to the last of its last one.
 
     Whatever happens to its workers in between: the run holds its slot for longer than that, so two spans overlap only
-    where two runs held one. It was `admitted` when it began by what is stored, on the clock of the ledger: a handler may
+    where two runs held one. It was `admitted` when it began by what is stored, on the same clock; its first handler may
     begin much later, where the worker died before it did.
     """
 
