@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -77,3 +78,19 @@ async def test_who_gives_up_takes_nothing_from_the_others(make_app: Any, runs: A
         told = {answer.id for answer in answers if not isinstance(answer, BaseException)}
         assert told == {run["_id"] async for run in runs.find()}
         assert (await runs.find_one())["input"] == 5
+
+
+async def test_starts_that_keep_coming_do_not_keep_a_draft_from_beginning(make_app: Any, runs: Any) -> None:
+    """Nobody works: the draft has waited for as long as it may, and what comes now makes another one."""
+    wf = echo(max_wait="1h")
+    async with make_app(wf, worker=False) as app:
+        first = await app.start(wf, "first")
+        assert not (await app.start(wf, "second")).created
+        await runs.update_one({"_id": first.id}, {"$set": {"fire_by": datetime.now(UTC), "due_at": datetime.now(UTC)}})
+        later = [await app.start(wf, i) for i in range(3)]
+        assert [handle.created for handle in later] == [True, False, False]
+        assert first.id not in {handle.id for handle in later}
+        assert (await first.get()).input == "second"
+    async with make_app(wf) as app:
+        assert await app.handle(first.id).result("20s") == "second"
+        assert (await app.handle(later[0].id).get()).status == "draft"

@@ -75,6 +75,16 @@ def put_off(run: Document, instant: datetime, now: datetime) -> Change:
     return operated(run, now, {"due_at": instant}, ("run.throttled", {"due_at": instant}), drop=drop)
 
 
+def is_sealed(run: Document, now: datetime) -> bool:
+    """Return whether a draft has waited for as long as it may: it begins as it is, and later starts are not its."""
+    return "fire_by" in run and bool(run["fire_by"] <= now)
+
+
+def seal(run: Document, now: datetime) -> Change:
+    """Return the change by which a draft gives its key back before it begins."""
+    return operated(run, now, {}, drop=("debounce_key",))
+
+
 def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change:
     """Return the change by which a later start under its key gives a draft its input, and puts it off."""
     instant = min(due_at, run["fire_by"]) if "fire_by" in run else due_at

@@ -96,6 +96,10 @@ class Debouncing:
                     return wish.order.run_id, outcome
                 continue
             draft, now = found[0], self._runtime.clock.now()
+            if gating.is_sealed(draft, now):
+                # Starts that keep coming would keep whoever is to begin it from doing so: each changes what it read.
+                await self._runtime.commit(draft, gating.seal(draft, now))
+                continue
             if await self._runtime.commit(draft, gating.bump(draft, wish.order, now, self._fires(wish, now))):
                 self._runtime.announce(draft["route"], draft.get("due_at"))
                 return str(draft["_id"]), None
