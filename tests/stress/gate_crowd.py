@@ -14,7 +14,7 @@ from tests.stress.fleet import Fleet
 from tests.stress.ledger import Entry
 from tests.stress.target import Opening
 
-_HEAD_START = 1.0
+_HEAD_START = 0.5
 
 Call = dict[str, Any]
 
@@ -76,7 +76,7 @@ class Crowd:
         answered = {entry["call"] for entry in self.entries() if entry["what"] in ("started", "refused")}
         self.alive[place] = self._begin(place, [call for call in self._calls[place] if call["call"] not in answered])
 
-    def rage(self, dice: random.Random, *, deaths: int, shortest: float = 0.1, longest: float = 0.6) -> None:
+    def rage(self, dice: random.Random, *, deaths: int, shortest: float = 0.05, longest: float = 0.4) -> None:
         """Kill so many processes, one now and then."""
         for _ in range(deaths):
             time.sleep(dice.uniform(shortest, longest))

@@ -174,7 +174,7 @@ def test_just_the_limit_is_let_in(
 def test_no_window_holds_more_starts_than_the_limit(
     fleet: Fleet, runs: Runs, opening: Opening, dice: random.Random, scale: Scale, *, dying: bool
 ) -> None:
-    limit, window = scale.all // 8, 0.4
+    limit, window = scale.all // 5, 0.4
     gates = {"throttle": {"limit": limit, "window": f"{window}s"}}
     crowd = Crowd(fleet, runs, opening, gates, scale.calls(), idle=dying)
     crowd.until_ready()
@@ -193,9 +193,9 @@ def test_no_window_holds_more_starts_than_the_limit(
 def test_one_run_with_the_last_input(
     fleet: Fleet, runs: Runs, opening: Opening, dice: random.Random, scale: Scale, *, dying: bool
 ) -> None:
-    crowd = Crowd(fleet, runs, opening, {"debounce": {"window": "2s"}}, scale.calls(), idle=dying)
+    crowd = Crowd(fleet, runs, opening, {"debounce": {"window": "1500ms"}}, scale.calls(), idle=dying)
     crowd.until_ready()
-    crowd.rage(dice, deaths=scale.deaths if dying else 0, longest=0.4)
+    crowd.rage(dice, deaths=scale.deaths if dying else 0)
     evidence = crowd.finish(within=120)
     check(evidence, opening)
     assert not list(checker.outdated_inputs(evidence))
@@ -210,9 +210,9 @@ def test_a_draft_waits_no_longer_than_it_may(
     """Starts keep coming for longer than `max_wait`: each run begins by then, with the last input that it was given."""
     longest = 1.2
     gates = {"debounce": {"window": "1s", "max_wait": f"{longest}s"}}
-    crowd = Crowd(fleet, runs, opening, gates, scale.calls(), at_once=1, every=3.0 / scale.each)
+    crowd = Crowd(fleet, runs, opening, gates, scale.calls(), at_once=1, every=2.5 / scale.each)
     crowd.until_ready()
-    crowd.rage(dice, deaths=scale.deaths, longest=0.4)
+    crowd.rage(dice, deaths=scale.deaths)
     evidence = crowd.finish(within=120)
     check(evidence, opening)
     assert not list(checker.outdated_inputs(evidence))
@@ -233,7 +233,7 @@ def test_all_gates_at_once(fleet: Fleet, runs: Runs, opening: Opening, dice: ran
     for call in (call for several in calls for call in several):
         call["value"]["key"] = f"k{call['value']['n'] % 2}"
         call["options"] = {"idempotency_key": f"{call['value']['key']}-{call['value']['n'] % 5}"}
-    crowd = Crowd(fleet, runs, opening, gates, calls, at_once=2, every=3.0 / scale.each, idle=True)
+    crowd = Crowd(fleet, runs, opening, gates, calls, at_once=2, every=2.5 / scale.each, idle=True)
     crowd.until_ready()
     crowd.rage(dice, deaths=scale.deaths)
     evidence = crowd.finish(within=300)
@@ -257,7 +257,7 @@ def test_a_deploy_changes_the_limit(
 ) -> None:
     """Processes are replaced one by one by others with another limit: both hold meanwhile, then the new one alone."""
     before, after = limits
-    calls = scale.calls(pace=0.1)
+    calls = scale.calls(pace=0.08)
     crowd = Crowd(fleet, runs, opening, {"concurrency": {"limit": before}}, calls)
     crowd.until_answered()
     for place, name in enumerate(crowd.alive):
@@ -279,7 +279,7 @@ def test_nothing_begins_in_a_workflow_that_is_held_up(
 ) -> None:
     """Runs are started meanwhile and processes die: no step begins until the workflow may go on, then all do."""
     gates = {"concurrency": {"limit": 5}}
-    crowd = Crowd(fleet, runs, opening, gates, scale.calls(pace=0.05), at_once=1, every=3.0 / scale.each)
+    crowd = Crowd(fleet, runs, opening, gates, scale.calls(pace=0.05), at_once=1, every=2.5 / scale.each)
     crowd.until_ready()
     plain = {"uri": opening.uri, "database": opening.database, "ledger": opening.ledger}
     fleet.spawn("holder", "holder", opening=plain, gates=gates, seconds=2.5)
