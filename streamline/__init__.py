@@ -4,6 +4,7 @@ from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
+from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
 from streamline.engine.context import Context
@@ -20,6 +21,7 @@ from streamline.workflow import Workflow
 
 __all__ = [
     "Answer",
+    "CancelOn",
     "Concurrency",
     "Context",
     "Continue",
@@ -31,6 +33,8 @@ __all__ = [
     "Hook",
     "Hooks",
     "NonRetriableError",
+    "OnCompletion",
+    "OnEvent",
     "Page",
     "Progress",
     "Queue",

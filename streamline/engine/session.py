@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -11,6 +12,7 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
+from streamline.engine.delivering import HINT, Delivery
 from streamline.engine.endings import Endings
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.listening import Listening
@@ -19,7 +21,9 @@ from streamline.engine.registry import Registry
 from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
+from streamline.engine.sending import Sending
 from streamline.engine.starter import Starter
+from streamline.engine.triggering import Triggers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
@@ -50,7 +54,10 @@ class Session:
         self.starter = Starter(runtime, worker)
         self.control = Control(runtime)
         self.replying = Replying(runtime, self.control)
-        self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
+        period = worker.settings.beat_seconds if worker else _CLOSE_SECONDS
+        self.closer = Closer(runtime, period)
+        self.delivery = Delivery(runtime, self.control, self.starter, period)
+        self.sending = Sending(runtime, self.control, self.starter, self.delivery)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
@@ -84,13 +91,14 @@ class Session:
             tokens = TokenMaker(secret or await shared_secret(store))
             facts = Facts(store, bus, wakes)
             await facts.load()
-            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts)
+            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts, Triggers(facts, registry))
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
             session.calibrate()
             session.keep_to_facts()
             session.close_runs()
+            await session.deliver_events()
         except BaseException:
             await store.close()
             raise
@@ -160,21 +168,43 @@ class Session:
             closing = repeat("closing runs", self.closer.run_once, self.runtime.clock.sleep, Breaker())
             self._loops.append(asyncio.ensure_future(closing))
 
+    async def deliver_events(self) -> None:
+        """Deliver events: those that are stored here at once, others' where that was left undone."""
+        runtime, delivery = self.runtime, self.delivery
+        await runtime.triggers.announce()
+        self._forget_events = (
+            runtime.bus.on_posted(lambda event: self._finish(delivery.try_to_deliver(event))),
+            runtime.bus.on_hint(HINT, lambda: self._finish(delivery.look())),
+        )
+        if self.worker is not None:
+            sweeping = repeat("delivering events", delivery.run_once, runtime.clock.sleep, Breaker())
+            self._loops.append(asyncio.ensure_future(sweeping))
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
-            task = asyncio.ensure_future(self.closer.close(run))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._finish(self.closer.close(run))
+
+    def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside what goes on, and before the app is closed."""
+        task = asyncio.ensure_future(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _finish_all(self) -> None:
+        deadline = self.runtime.clock.monotonic() + self.runtime.settings.patience_seconds
+        while self._closing and (left := deadline - self.runtime.clock.monotonic()) > 0:
+            await asyncio.wait(self._closing, timeout=left)
 
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=self.runtime.settings.patience_seconds)
+        await self._finish_all()
         await self.starter.close()
         self._forget()
         self._forget_facts()
+        for forget in self._forget_events:
+            forget()
         await end(self._loops)
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()

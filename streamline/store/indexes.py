@@ -84,6 +84,12 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"lease.until": {"$gt": EPOCH}}},
     ),
     Index(
+        "runs_listens",
+        (("tenant_id", 1), ("listens", 1), ("_id", 1)),
+        ("find_listeners",),
+        {"partialFilterExpression": {"listens": {"$gt": ""}}},
+    ),
+    Index(
         "runs_owing",
         (("owes_at", 1),),
         ("find_owing",),
@@ -93,7 +99,7 @@ RUN_INDEXES = (
     Index(
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
-        ("find_page", "count_runs"),
+        ("find_addressed", "find_page", "count_runs"),
     ),
     Index(
         "runs_queue",
@@ -126,6 +132,27 @@ MEMO_INDEXES = (
     ),
 )
 
+INBOX_INDEXES = (
+    Index("inbox_name", (("tenant_id", 1), ("name", 1), ("at", 1), ("_id", 1)), ("find_events",)),
+    Index(
+        "inbox_owed",
+        (("owed_at", 1),),
+        ("find_owed_events",),
+        {"partialFilterExpression": {"owed_at": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "inbox_triggers",
+        (("triggers", 1),),
+        ("find_triggered",),
+        {"partialFilterExpression": {"triggers": {"$gt": ""}}},
+    ),
+    Index(
+        "inbox_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of events whose time is over",),
+        {"expireAfterSeconds": 0, "partialFilterExpression": {"expire_at": {"$gt": EPOCH}}},
+    ),
+)
 
 GATE_INDEXES = (
     Index(
@@ -136,7 +163,12 @@ GATE_INDEXES = (
     ),
 )
 
-INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES, "gates": GATE_INDEXES}
+INDEXES: dict[Collection, tuple[Index, ...]] = {
+    "runs": RUN_INDEXES,
+    "memo": MEMO_INDEXES,
+    "gates": GATE_INDEXES,
+    "inbox": INBOX_INDEXES,
+}
 
 
 async def ensure_indexes(driver: Driver) -> None:

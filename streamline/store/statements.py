@@ -23,6 +23,7 @@ _CHILD = {
     "steps.status": 1, "tenant_id": 1,
 }  # fmt: skip
 _SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
+FAILURES_KEPT = 20
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -148,6 +149,20 @@ def find_active_child(parent_id: str, fan: str) -> Find:
     return Find("find_active_child", query, projection={"_id": 1}, limit=1, hint="runs_children")
 
 
+def find_addressed(workflow: str, match: Filter, limit: int) -> Find:
+    """Find active runs of a workflow that fit a filter, the newest first.
+
+    Index: runs_page_by_workflow.
+    """
+    return Find(
+        "find_addressed",
+        {"$and": [{"workflow": workflow, "status": {"$in": sorted(ACTIVE)}}, match]},
+        projection={"_id": 1},
+        sort=(("created_at", -1), ("_id", -1)),
+        limit=limit,
+    )
+
+
 def find_children(parent_id: str, fan: str | None = None, *, active: bool = False) -> Find:
     """Read the children of a run, or of one of its fans, or those of them that have not ended.
 
@@ -191,6 +206,33 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
+def find_events(
+    name: str,
+    since: datetime,
+    early: datetime,
+    *,
+    behind: tuple[datetime, str] | None,
+    before: tuple[datetime, str] | None,
+    heard: Sequence[str],
+    limit: int,
+) -> Find:
+    """Find kept events of a name in the order of arrival: those that came since an instant, or early for nobody.
+
+    Index: inbox_name.
+    """
+    place: list[Filter] = [{"at": {"$gte": min(since, early)}}, {"$or": [{"at": {"$gte": since}}, {"reached": 0}]}]
+    if behind is not None:
+        at, event_id = behind
+        place += [{"at": {"$gte": at}}, {"$or": [{"at": {"$gt": at}}, {"at": at, "_id": {"$gt": event_id}}]}]
+    if before is not None:
+        at, event_id = before
+        place += [{"at": {"$lte": at}}, {"$or": [{"at": {"$lt": at}}, {"at": at, "_id": {"$lt": event_id}}]}]
+    if heard:
+        place.append({"_id": {"$nin": list(heard)}})
+    query = {"name": name, "$and": place}
+    return Find("find_events", query, sort=(("at", 1), ("_id", 1)), limit=limit, collection="inbox")
+
+
 def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     """Find runs of the given routes whose lease has run out, the oldest first.
 
@@ -205,6 +247,14 @@ def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
         limit=limit,
         hint="runs_lease",
     )
+
+
+def find_fitting(run_id: str, match: Filter) -> Find:
+    """Find a run if it fits a filter.
+
+    Index: _id.
+    """
+    return Find("find_fitting", {"_id": run_id, "$and": [match]}, projection={"_id": 1}, limit=1)
 
 
 def find_gate(key: str) -> Find:
@@ -248,6 +298,21 @@ def find_leases(run_ids: Sequence[str]) -> Find:
     return Find("find_leases", {"_id": {"$in": list(run_ids)}}, projection={"lease.token": 1})
 
 
+def find_listeners(name: str, match: Filter | None, created_by: datetime, after: str, limit: int) -> Find:
+    """Find runs that an event concerns now: they wait for it or are cancelled by it, and fit its filter.
+
+    Index: runs_listens.
+    """
+    query: dict[str, Any] = {"listens": name, "_id": {"$gt": after}, "created_at": {"$lte": created_by}}
+    return Find(
+        "find_listeners",
+        query if match is None else {**query, "$and": [match]},
+        projection={"created_at": 1, "heard": 1, "passed": 1, "tenant_id": 1},
+        sort=(("_id", 1),),
+        limit=limit,
+    )
+
+
 def find_marks(run_ids: Sequence[str]) -> Find:
     """Read whose insert the given runs come from, and whose write they show last.
 
@@ -285,6 +350,15 @@ def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find
         limit=1,
         hint="runs_due",
     )
+
+
+def find_owed_events(before: datetime, limit: int) -> Find:
+    """Find events that have been on their way to runs for a while, the oldest first.
+
+    Index: inbox_owed.
+    """
+    query = {"owed_at": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_owed_events", query, sort=(("owed_at", 1),), limit=limit, collection="inbox")
 
 
 def find_owing(before: datetime, limit: int) -> Find:
@@ -350,6 +424,14 @@ def find_slots(slot_key: str) -> Find:
     return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
 
 
+def find_triggered(workflows: Sequence[str], limit: int) -> Find:
+    """Find events that have yet to start a run of one of the workflows.
+
+    Index: inbox_triggers.
+    """
+    return Find("find_triggered", {"triggers": {"$in": list(workflows)}}, limit=limit, collection="inbox")
+
+
 def find_waiting(query: Filter, limit: int) -> Find:
     """Find runs that wait for somebody, the oldest wait first.
 
@@ -366,6 +448,15 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """
     query = {"tenant_id": tenant_id, "workflow": workflow, "active_key": key}
     return Find("find_winner", query, limit=1)
+
+
+def insert_event(document: Document) -> Keep:
+    """Store an event, once.
+
+    Guard: its id; what a handler emits has the same one however often it is entered.
+    Index: _id.
+    """
+    return Keep("insert_event", (document,), "inbox")
 
 
 def insert_gate(document: Document) -> Keep:
@@ -412,6 +503,28 @@ def remove_memo(run_id: str, until: datetime) -> Remove:
     Index: memo_run.
     """
     return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+
+
+def settle_event(event_id: str, reached: int) -> WriteMany:
+    """Note that an event was brought to every run that it concerned, and how many it reached.
+
+    Guard: that it is still owed.
+    Index: _id.
+    """
+    update = {"$inc": {"reached": reached}, "$unset": {"owed_at": ""}}
+    return WriteMany("settle_event", {"_id": event_id, "owed_at": {"$gt": EPOCH}}, update, collection="inbox")
+
+
+def settle_trigger(event_id: str, workflow: str, failure: Mapping[str, Any] | None, *, reached: int) -> WriteMany:
+    """Note that an event has started a run of a workflow, or why it cannot.
+
+    Guard: that the workflow has yet to be started by it.
+    Index: _id.
+    """
+    update: dict[str, Any] = {"$pull": {"triggers": workflow}, "$inc": {"reached": reached}}
+    if failure is not None:
+        update["$push"] = {"failures": {"$each": [dict(failure)], "$slice": -FAILURES_KEPT}}
+    return WriteMany("settle_trigger", {"_id": event_id, "triggers": workflow}, update, collection="inbox")
 
 
 def _counted(by: Any, oldest: str | None = None) -> dict[str, Any]:
