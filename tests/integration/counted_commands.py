@@ -20,7 +20,7 @@ FIRST_LOOKS = 3  # of a worker's loops: for due runs, the next due one, and expi
 
 
 class Commands(CommandListener):
-    """Counts what concerns the runs, and the memos that are kept beside them."""
+    """Counts what concerns the runs, and the memos and events that are kept beside them."""
 
     def __init__(self) -> None:
         self.by_name: Counter[str] = Counter()
@@ -29,7 +29,7 @@ class Commands(CommandListener):
 
     def started(self, event: CommandStartedEvent) -> None:
         target = event.command.get("collection" if event.command_name == "getMore" else event.command_name)
-        if isinstance(target, str) and target.endswith((".runs", ".memo")):
+        if isinstance(target, str) and target.endswith((".runs", ".memo", ".inbox")):
             self.by_name[event.command_name] += 1
             self._ours.add(event.request_id)
 

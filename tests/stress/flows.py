@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from streamline import Context, Workflow
+from streamline import Context, OnEvent, Workflow
 from tests.stress.ledger import Ledger
 
 FIVE = ("first", "second", "third", "fourth", "fifth")
@@ -150,4 +150,35 @@ def parking(ledger: Ledger, name: str = "parking", version: str = "1.0.0") -> Wo
     return flow
 
 
-FLOWS: dict[str, Callable[..., Workflow[Any, Any, Any]]] = {"five": five_steps, "holding": holding, "parking": parking}
+def hearing(ledger: Ledger, name: str = "hearing", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
+    """Return a workflow that takes one event after the other until it is told to stop, and returns them all."""
+    flow: Workflow[Any, Any, Any] = Workflow(name, version=version)
+
+    @flow.step
+    async def hear(ctx: Context) -> list[Any]:
+        heard: list[Any] = []
+        while not heard or "stop" not in heard[-1]:
+            heard.append(await ctx.wait_for("tick"))
+        return heard
+
+    return flow
+
+
+def triggered(ledger: Ledger, name: str = "triggered", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
+    """Return a workflow that every third event starts."""
+    flow: Workflow[Any, Any, Any] = Workflow(name, version=version, triggers=[OnEvent("tick", match={"third": True})])
+
+    @flow.step
+    async def only(ctx: Context) -> Any:
+        return ctx.input
+
+    return flow
+
+
+FLOWS: dict[str, Callable[..., Workflow[Any, Any, Any]]] = {
+    "five": five_steps,
+    "holding": holding,
+    "parking": parking,
+    "hearing": hearing,
+    "triggered": triggered,
+}

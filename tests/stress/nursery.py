@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.stress.crash_process import live_until_crash
+from tests.stress.sender_process import send_events
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
 from tests.stress.transfers import pay
@@ -26,6 +27,7 @@ ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "starter": start_runs,
     "crasher": live_until_crash,
     "payer": pay,
+    "sender": send_events,
 }
 
 
