@@ -6,6 +6,7 @@ from streamline.declaring.steps import WorkflowStep
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
+from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
 from streamline.engine.context import Context
@@ -22,6 +23,7 @@ from streamline.workflow import Workflow
 
 __all__ = [
     "Answer",
+    "CancelOn",
     "Concurrency",
     "Context",
     "Continue",
@@ -34,6 +36,8 @@ __all__ = [
     "Hook",
     "Hooks",
     "NonRetriableError",
+    "OnCompletion",
+    "OnEvent",
     "Page",
     "Progress",
     "Queue",

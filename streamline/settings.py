@@ -109,6 +109,10 @@ class Settings:
             async client costs less; Motor suits an app that holds Motor clients anyway.
         max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000, against loops that
             nobody meant.
+        event_retention: How long an event is kept for runs that wait for it later.
+        event_early: How long before a run's beginning an event may have been sent that the run gets all the same, where
+            it has reached nobody.
+        max_chain: How many runs may start one another through triggers; 1 to 1,000,000, against loops.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
         log_retention: How long the event log keeps what happened; at least one minute. Subscribers that are behind by
             more miss what is gone, and say so.
@@ -127,6 +131,9 @@ class Settings:
     transaction_patience: Duration = "2m"
     driver: Literal["pymongo", "motor"] = "pymongo"
     max_jumps: int = 10_000
+    event_retention: Duration = "7d"
+    event_early: Duration = "5m"
+    max_chain: int = 100
     wake_channel: bool = True
     wakes_size: int = 256 * 1024
     log_retention: Duration = "7d"
@@ -141,10 +148,14 @@ class Settings:
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)
         _whole(self, "max_jumps", 1, 1_000_000)
+        _whole(self, "max_chain", 1, 1_000_000)
         _whole(self, "batch", 1, 1_000)
         _whole(self, "operations", 1, 1_000)
         _whole(self, "wakes_size", 4096, 1024 * MIB)
-        for name in ("call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease"):
+        parse_duration(self.event_early, "event_early")
+        for name in (
+            "call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease", "event_retention",
+        ):  # fmt: skip
             object.__setattr__(self, name, parse_duration(getattr(self, name), name, positive=True))
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
@@ -174,6 +185,16 @@ class Settings:
     def transaction_seconds(self) -> float:
         """How long a transactional step is tried again while others are in its way, in seconds."""
         return parse_duration(self.transaction_patience, "transaction_patience").total_seconds()
+
+    @property
+    def event_retention_time(self) -> timedelta:
+        """How long an event is kept."""
+        return parse_duration(self.event_retention, "event_retention")
+
+    @property
+    def event_early_time(self) -> timedelta:
+        """How long before a run's beginning an event for it may have been sent."""
+        return parse_duration(self.event_early, "event_early")
 
 
 def _whole(owner: Worker | Settings, name: str, low: int, high: int) -> None:

@@ -59,8 +59,17 @@ class Starter:
         self._debouncing = Debouncing(runtime)
         self._in_session = SessionStarting(runtime, self._winner_id)
 
-    async def start(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Started:
+    async def start(
+        self, definition: Definition, value: Any, options: StartOptions, scope: Scope, **born: Any
+    ) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
+
+        Args:
+            definition: Its workflow.
+            value: Its input.
+            options: What the caller asks for.
+            scope: Whose run it is.
+            born: What else of the `Order` it begins with; an idempotency key where there is none otherwise.
 
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: Something of the start is not
@@ -69,6 +78,9 @@ class Starter:
             ConcurrencyLimitReached: Every slot is taken, and the workflow says that such a run is refused.
         """
         order = order_of(self._runtime, definition, value, options, scope)
+        if born:
+            born["idempotency_key"] = order.idempotency_key or born.get("idempotency_key")
+            order = replace(order, **born)
         if (session := options.get("session")) is not None:
             return (await self._start_in(session, [order], due_at_of(self._runtime, options)))[0]
         return await self._start(order, due_at_of(self._runtime, options))
@@ -145,6 +157,7 @@ class Starter:
             metadata=run.get("metadata"),
             deadline_at=deadline_of(None, definition.run_timeout, now),
             gate=gate_of(definition, run["input"], run.get("tenant_id")),
+            chain=run.get("chain", 0),
         )
         newborn = (await self._entrance.newborns([order], None))[0]
         if state is not None:

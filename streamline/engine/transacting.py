@@ -130,6 +130,7 @@ class Transaction:
         Raises:
             HeartbeatLost: Nobody knows, and there is no time left to find out.
         """
+        change = self._runtime.owing(run, change)
         change = await self._runtime.outbox.mark(run, change)
         statement = statements.advance_run(run["_id"], change, self._runtime.store.new_mark())
         if not self._is_held() or not await work.update(statement):

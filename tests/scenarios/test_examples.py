@@ -30,6 +30,7 @@ TESTED = {
     "otp_agent.py",
     "rate_limited_api.py",
     "search_reindex.py",
+    "user_lifecycle.py",
     "webhook/provider.py",
     "webhook/shop.py",
 }
@@ -247,3 +248,16 @@ async def test_fastapi_explains_what_is_wrong(orders_api: httpx.AsyncClient) -> 
         missing = await orders_api.request(method, path)
         assert missing.status_code == 404
         assert missing.json()["code"] == "run.not_found"
+
+
+async def test_a_user_signs_up_is_onboarded_and_leaves(database_uri: str, database: Any) -> None:
+    lines = run_example("user_lifecycle.py", database_uri).splitlines()
+    assert lines[:2] == ["ann: 1 onboarding started", "bob: 1 onboarding started"]
+    # The survey may be asked before or after the other user has left.
+    assert sorted(lines[2:4]) == [
+        "bob leaves: 1 onboarding cancelled",
+        "to ann@example.org: how do you like Garden, Ann?",
+    ]
+    assert lines[4:] == ["{'cancelled': 1, 'done': 1}"]
+    survey = await runs_of(database).find_one({"workflow": "survey"})
+    assert (survey["input"]["project"], survey["chain"]) == ("Garden", 2)

@@ -18,6 +18,7 @@ from typing import Any
 from tests.stress.crash_process import live_until_crash
 from tests.stress.follower_process import follow
 from tests.stress.gate_process import burst, hold_up
+from tests.stress.sender_process import send_events
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
 from tests.stress.transfers import pay
@@ -31,6 +32,7 @@ ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "follower": follow,
     "burster": burst,
     "holder": hold_up,
+    "sender": send_events,
 }
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from streamline.domain.change import Absent, Change, Counted
+from streamline.domain.change import Absent, Append, Change, Counted
 from streamline.domain.place import Document
-from streamline.domain.transitions.birth import Order
+from streamline.domain.transitions.birth import Order, reacting
 from streamline.domain.transitions.writing import Entry, due, operated
 
 # What whoever decides about a gated run has to know of it.
@@ -100,7 +100,10 @@ def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change
         "tags": list(order.tags), "metadata": order.metadata, "start_by": order.start_by,
         "deadline_at": order.deadline_at, **{name: order.gate.get(name) for name in ("slot_key", "throttle_key")},
     }  # fmt: skip
+    reacts = reacting(order)
+    append: dict[str, Append] = {name: Append(tuple(reacts.pop(name))) for name in ("heard", "inbox") if name in reacts}
+    told |= dict.fromkeys(("cancel_on", "listens", "chain")) | reacts
     put |= {name: value for name, value in told.items() if value}
     drop = (*drop, *(name for name, value in told.items() if not value))
     event: Entry = ("run.debounced", {"due_at": instant})
-    return operated(run, now, put, event, drop=drop, weight=order.weight)
+    return operated(run, now, put, event, drop=drop, append=append, weight=order.weight)
