@@ -11,6 +11,7 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
+from streamline.engine.dispatching import Dispatching
 from streamline.engine.drivers import Drivers
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
@@ -62,6 +63,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._dispatch: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -100,6 +102,7 @@ class Session:
             session.keep_to_facts()
             session.close_runs()
             session.relay()
+            session.dispatch()
         except BaseException:
             await store.close()
             raise
@@ -177,6 +180,13 @@ class Session:
             relaying = repeat("relaying events", self._relay.run_once, self._relay.wait, Breaker())
             self._loops.append(asyncio.ensure_future(relaying))
 
+    def dispatch(self) -> None:
+        """Have webhooks delivered, where somebody wants any."""
+        self._dispatching = Dispatching(self.runtime)
+        if self.worker is not None:
+            dispatching = repeat("dispatching webhooks", self._dispatching.run_once, self._dispatching.wait, Breaker())
+            self._dispatch = asyncio.ensure_future(dispatching)
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
             task = asyncio.ensure_future(self.closer.close(run))
@@ -185,7 +195,9 @@ class Session:
 
     async def stop_following(self) -> None:
         """Let the handlers of events finish, and drive no subscriber any more."""
-        await self.drivers.close(_CLOSE_SECONDS)
+        if self._dispatch is not None:
+            await end([self._dispatch])
+        await asyncio.gather(self.drivers.close(_CLOSE_SECONDS), self._dispatching.stop(_CLOSE_SECONDS))
 
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""

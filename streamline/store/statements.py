@@ -118,6 +118,16 @@ def count_due(now: datetime) -> Aggregate:
     return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
 
 
+def count_failure(name: str, error: str, now: datetime) -> WriteMany:
+    """Count a failed delivery to a webhook endpoint.
+
+    Guard: none; where the answer was unclear, one failure may count twice.
+    Index: _id.
+    """
+    told = {"$set": {"webhook.last_error": error}, "$min": {"webhook.failing_since": now}}
+    return WriteMany("count_failure", {"_id": name}, {"$inc": {"webhook.failures": 1}, **told}, "subscribers")
+
+
 def count_leases(now: datetime) -> Aggregate:
     """Count the runs that are driven, by worker.
 
@@ -160,6 +170,19 @@ def count_workflows() -> Aggregate:
     return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
 
 
+def disable_webhook(
+    name: str, reason: str | None, now: datetime, failed: int = 0, since: datetime | None = None
+) -> WriteMany:
+    """Disable a webhook endpoint; whoever delivers to it loses the lease, and what is not settled stays.
+
+    Guard: that it is enabled; and that so many deliveries have failed since that instant, if that is why.
+    Index: _id.
+    """
+    update = {"$set": {"disabled_at": now, "webhook.disabled_reason": reason}, "$unset": {"lease": ""}}
+    failing = {"webhook.failures": {"$gte": failed}} | ({"webhook.failing_since": {"$lte": since}} if since else {})
+    return WriteMany("disable_webhook", {"_id": name, "disabled_at": None, **failing}, update, "subscribers")
+
+
 def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
     """Remove dead letters of a subscriber: those of the given positions, or all.
 
@@ -168,6 +191,16 @@ def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
     """
     query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
     return Remove("discard_dead", query, "subscribers")
+
+
+def enable_webhook(name: str, put: Mapping[str, Any], drop: Sequence[str], now: datetime) -> WriteMany:
+    """Enable a webhook endpoint again where it stopped; what it holds back is tried at once.
+
+    Guard: that it is disabled, so that nobody drives it.
+    Index: _id.
+    """
+    update = {"$set": {**put, "held.$[].due_at": now}, "$unset": dict.fromkeys(("disabled_at", *drop), "")}
+    return WriteMany("enable_webhook", {"_id": name, "disabled_at": {"$gt": EPOCH}}, update, "subscribers")
 
 
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
@@ -481,6 +514,16 @@ def find_waiting(query: Filter, limit: int) -> Find:
     return Find("find_waiting", wanted, sort=(("waiting_since", 1),), limit=limit)
 
 
+def find_webhooks() -> Find:
+    """Read the endpoints of webhooks, by tenant and name.
+
+    Index: subscribers_webhooks.
+    """
+    query = {"webhook.id": {"$gt": ""}}
+    order = (("tenant_id", 1), ("webhook.id", 1))
+    return Find("find_webhooks", query, sort=order, hint="subscribers_webhooks", collection="subscribers")
+
+
 def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """Read the active run that holds an idempotency key.
 
@@ -600,6 +643,16 @@ def retry_dead(name: str, positions: Sequence[int] | None) -> WriteMany:
     return WriteMany("retry_dead", query, {"$set": {"again": name}}, "subscribers")
 
 
+def rotate_secret(name: str, former: str, secrets: Sequence[Mapping[str, Any]], now: datetime) -> WriteMany:
+    """Let the webhooks of an endpoint be signed with other secrets.
+
+    Guard: the newest secret so far.
+    Index: _id.
+    """
+    update = {"$set": {"webhook.secrets": list(secrets), "webhook.updated_at": now}}
+    return WriteMany("rotate_secret", {"_id": name, "webhook.secrets.0.secret": former}, update, "subscribers")
+
+
 def save_subscriber(name: str, token: str, saves: int, put: Mapping[str, Any], until: datetime) -> WriteMany:
     """Store how far a subscriber is and which runs it holds back, and extend its lease.
 
@@ -623,11 +676,13 @@ def settle_dead(identity: str, put: Mapping[str, Any]) -> WriteMany:
 def take_lease(name: str, lease: Mapping[str, Any], now: datetime, collection: Collection) -> WriteMany:
     """Take, or keep, what only one process does at a time.
 
-    Guard: that nobody else's lease stands.
+    Guard: that nobody else's lease stands, and that it is not disabled.
     Index: _id.
     """
     free = [{"lease.until": {"$not": {"$gt": now}}}, {"lease.token": lease["token"]}]
-    return WriteMany("take_lease", {"_id": name, "$or": free}, {"$set": {"lease": dict(lease)}}, collection)
+    return WriteMany(
+        "take_lease", {"_id": name, "disabled_at": None, "$or": free}, {"$set": {"lease": dict(lease)}}, collection
+    )
 
 
 def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:
