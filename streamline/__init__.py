@@ -15,7 +15,9 @@ from streamline.engine.primitives.looping import Continue, Done
 from streamline.engine.primitives.webhooks import Hook
 from streamline.engine.watching import Hooks
 from streamline.errors import NonRetriableError, RetryAfter, StreamlineError
+from streamline.features.endpoints import CreatedWebhook, WebhookEndpoint
 from streamline.features.replies import Answer, Decision
+from streamline.features.signing import verify_webhook
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
@@ -27,6 +29,7 @@ __all__ = [
     "Concurrency",
     "Context",
     "Continue",
+    "CreatedWebhook",
     "DeadLetter",
     "Debounce",
     "Decision",
@@ -53,7 +56,9 @@ __all__ = [
     "StreamlineError",
     "Subscriber",
     "Throttle",
+    "verify_webhook",
     "Wait",
+    "WebhookEndpoint",
     "Worker",
     "Workflow",
     "WorkflowStep",

@@ -13,6 +13,7 @@ from streamline.admin.answers import Answers, OnApproval
 from streamline.admin.following import Following, Subscriber
 from streamline.admin.operators import Operators
 from streamline.admin.queries import Queries
+from streamline.admin.webhook_verbs import Webhooks
 from streamline.bus import Bus
 from streamline.clock import Clock, SystemClock
 from streamline.domain.definition import Definition
@@ -105,6 +106,11 @@ class Streamline(Answers, Following, Operators, Queries):
     def database(self) -> Any:
         """The async database in use, of the driver in use."""
         return self._open_session.runtime.store.driver.database
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The endpoints outside that are told of events."""
+        return Webhooks(lambda: self._open_session)
 
     async def __aenter__(self) -> Self:
         """Connect, create missing indexes, and begin to work.

@@ -22,9 +22,9 @@ from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
 from streamline.engine.invocation import Ended, Invocation
 from streamline.engine.kept_events import kept_events
+from streamline.engine.letters import letter, post, within_chain
 from streamline.engine.limits import check_growth
 from streamline.engine.memo import Memo, memo_prefix
-from streamline.engine.posting import letter, post, within_chain
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
 from streamline.engine.spawning import close, spawn

@@ -15,7 +15,7 @@ from typing import Any
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import closing
 from streamline.engine.control import Control
-from streamline.engine.posting import completion, post, within_chain
+from streamline.engine.letters import completion, post, within_chain
 from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
 from streamline.features.joining import is_news, standing

@@ -20,7 +20,7 @@ from streamline.domain.reactions import OnEvent
 from streamline.domain.run import read_run
 from streamline.engine.control import Control
 from streamline.engine.kept_events import kept_events
-from streamline.engine.posting import as_event
+from streamline.engine.letters import as_event
 from streamline.engine.runtime import Runtime
 from streamline.engine.starter import Starter
 from streamline.errors import RunNotFound, StoreUnavailable, StreamlineError

@@ -7,7 +7,7 @@ from typing import Any
 
 from streamline.domain.heard import Position, passed_until
 from streamline.domain.reactions import matches
-from streamline.engine.posting import as_event
+from streamline.engine.letters import as_event
 from streamline.engine.runtime import Runtime
 from streamline.store import Scope, statements
 

@@ -1,93 +1,173 @@
-"""Putting events into the inbox of the deployment: stored first, and brought to whom they concern after that."""
+"""Sending one webhook: to an address that was checked, within a time, and what became of it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address
+from ssl import SSLContext
 
-from streamline.domain.payloads import Encoded
-from streamline.engine.runtime import Runtime
-from streamline.store import statements
+import httpx
 
-logger = logging.getLogger("streamline.engine")
+from streamline.clock import Clock
+from streamline.errors import WebhookFailed
+from streamline.features.addresses import Network, Target, check_addresses, target_of
+from streamline.features.signing import signed_headers
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+_ANSWER_READ = 64 * 1024
+_ANSWER_KEPT = 200
+_ADDRESSES_TRIED = 4
+_CONNECT_SHARE = 0.5  # of the whole time, for one address
+_UNSHOWN = re.compile(r"[^\x20-\x7e\xa0-\uffff]+")
+_OVERLOADED = (429, 503)
+_GONE = 410
 
 
-def letter(
-    runtime: Runtime,
-    event_id: str,
-    name: str,
-    payload: Encoded,
-    tenant_id: str | None,
-    *,
-    match: Mapping[str, Any] | None = None,
-    origin: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return an event as the inbox keeps it.
+async def look_up(host: str, port: int) -> list[str]:
+    """Return the addresses of a host."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(each[4][0]) for each in found]
+
+
+class Poster:
+    """Posts webhooks to one endpoint; its connections are nobody else's, so what one proves is not taken for another.
 
     Args:
-        runtime: The app's parts.
-        event_id: Its id.
-        name: Its name.
-        payload: What it brings.
-        tenant_id: Whose runs it concerns.
-        match: Which of them: a filter over their input, state and metadata.
-        origin: The run that sent it.
+        url: Where to.
+        networks: What may be reached besides public addresses.
+        seconds: How long one delivery may take, from the look-up of the host to the end of the answer.
+        clock: Says when a webhook is sent.
+        resolve: Returns the addresses that a host has now.
     """
-    now = runtime.clock.now()
-    event: dict[str, Any] = {
-        "_id": event_id,
-        "name": name,
-        "payload": payload.value,
-        "size": payload.size,
-        "tenant_id": tenant_id,
-        "at": now,
-        "owed_at": now,
-        "expire_at": now + runtime.settings.event_retention_time,
-        "reached": 0,
-        "triggers": runtime.triggers.started_by_event(name, payload.value),
-    }
-    event |= {} if match is None else {"match": dict(match)}
-    return event if origin is None else event | {"origin": origin["_id"], "chain": origin.get("chain", 0)}
+
+    def __init__(
+        self, url: str, networks: Sequence[Network], seconds: float, clock: Clock, resolve: Resolve = look_up
+    ) -> None:
+        self._url = url
+        self._networks = networks
+        self._seconds = seconds
+        self._clock = clock
+        self._resolve = resolve
+        # A transport of its own follows no redirect, uses no proxy and keeps no cookie.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=10, keepalive_expiry=15.0)
+        self._transport = httpx.AsyncHTTPTransport(verify=_trusted(), trust_env=False, limits=limits)
+
+    async def post(self, webhook_id: str, body: bytes, headers: Iterable[tuple[str, str]], secrets: list[str]) -> None:
+        """Deliver a webhook.
+
+        Raises:
+            WebhookFailed: It was not answered with a 2xx status in time.
+            UrlNotAllowed: The URL leads to an address that is not allowed; nothing was sent.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                target = target_of(self._url, self._networks)
+                addresses = await self._addresses(target)
+                await self._try(target, addresses, webhook_id, body, headers, secrets)
+        except TimeoutError:
+            raise WebhookFailed(f"no answer within {self._seconds:g} s") from None
+        except httpx.TransportError as error:
+            raise WebhookFailed(_shown(f"{type(error).__name__}: {error}")) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def _addresses(self, target: Target) -> list[IPv4Address | IPv6Address]:
+        try:
+            written = [str(target.address)] if target.address else await self._resolve(target.host, target.port)
+        except (OSError, UnicodeError) as error:
+            raise WebhookFailed("the host's address cannot be looked up") from error
+        return check_addresses(target, written, self._networks)
+
+    async def _try(
+        self,
+        target: Target,
+        addresses: Sequence[IPv4Address | IPv6Address],
+        webhook_id: str,
+        body: bytes,
+        headers: Iterable[tuple[str, str]],
+        secrets: list[str],
+    ) -> None:
+        """Send to the first address that can be reached."""
+        signed = signed_headers(webhook_id, self._clock.now(), body, secrets)
+        sent = [
+            ("Host", target.authority),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", "streamline"),
+            *signed.items(),
+            *headers,
+        ]
+        tried = addresses[:_ADDRESSES_TRIED]
+        for address in tried:
+            try:
+                await self._send(target, target.at(address), body, sent)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if address == tried[-1]:
+                    raise
+            else:
+                return
+
+    async def _send(self, target: Target, url: str, body: bytes, headers: list[tuple[str, str]]) -> None:
+        extensions = {
+            # The connection goes to the address; that it leads to the host is proved by the host's certificate.
+            "sni_hostname": target.host,
+            "timeout": {"connect": self._seconds * _CONNECT_SHARE},
+        }
+        request = httpx.Request("POST", url, headers=headers, content=body, extensions=extensions)
+        response = await self._transport.handle_async_request(request)
+        try:
+            beginning = await _beginning(response)
+        finally:
+            await response.aclose()
+        if not response.is_success:
+            raise _refused(response, beginning, self._clock.now())
 
 
-def completion(runtime: Runtime, run: Mapping[str, Any], workflows: list[str]) -> dict[str, Any]:
-    """Return the end of a run as the inbox keeps it, for the workflows that it starts."""
-    now = runtime.clock.now()
-    return {
-        "_id": f"end.{run['ends']}.{run['_id']}",
-        "of": {"run_id": run["_id"], "workflow": run["workflow"], "status": run["status"]},
-        "payload": run.get("output") if run["status"] == "done" else None,
-        "tenant_id": run.get("tenant_id"),
-        "at": now,
-        "expire_at": now + runtime.settings.event_retention_time,
-        "reached": 0,
-        "triggers": workflows,
-        "origin": run["_id"],
-        "chain": run.get("chain", 0),
-    }
+@cache
+def _trusted() -> SSLContext:
+    """Return whom to trust: as the environment says in SSL_CERT_FILE, else the authorities that httpx comes with."""
+    return httpx.create_ssl_context()
 
 
-async def post(runtime: Runtime, event: dict[str, Any]) -> dict[str, Any]:
-    """Store an event and return what stands under its id."""
-    stored = await runtime.store.run(statements.insert_event(event))
-    return stored[0] if stored else event
+async def _beginning(response: httpx.Response) -> bytes:
+    """Read an answer to its end, so that the connection can be used again, unless it is long; return its beginning."""
+    read = b""
+    async for chunk in response.aiter_raw():
+        read += chunk
+        if len(read) > _ANSWER_READ:
+            break
+    return read[: _ANSWER_KEPT * 4]
 
 
-def as_event(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a kept event as runs take it."""
-    names = ("name", "payload", "size", "at", "reached")
-    return {"id": stored["_id"], **{name: stored[name] for name in names if name in stored}}
+def _refused(response: httpx.Response, beginning: bytes, now: datetime) -> WebhookFailed:
+    said = _shown(beginning.decode("utf-8", "replace"))
+    reason = f"answered {response.status_code}" + (f": {said}" if said else "")
+    after = _retry_after(response.headers, now) if response.status_code in _OVERLOADED else None
+    return WebhookFailed(reason, after=after, gone=response.status_code == _GONE)
 
 
-def within_chain(runtime: Runtime, run: Mapping[str, Any], workflows: list[str]) -> tuple[list[str], list[str]]:
-    """Return which workflows a run may start by triggers, and which no more: it is the last of too long a chain."""
-    if not workflows or run.get("chain", 0) < runtime.settings.max_chain:
-        return workflows, []
-    logger.error(
-        "run %s: it is the last of a chain of %d runs that started one another; it does not start %s",
-        run["_id"],
-        runtime.settings.max_chain,
-        ", ".join(workflows),
-    )
-    return [], workflows
+def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """Return how long the receiver wants to be left alone: it says so in seconds, or as an instant."""
+    given = headers.get("retry-after", "").strip()
+    if given.isascii() and given.isdigit():
+        return timedelta(seconds=min(int(given[:10]), 10**9))
+    try:
+        at = parsedate_to_datetime(given)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return max(timedelta(), (at if at.tzinfo else at.replace(tzinfo=UTC)) - now)
+
+
+def _shown(text: str) -> str:
+    """Return a short beginning of text from outside, on one line."""
+    return _UNSHOWN.sub(" ", text).strip()[:_ANSWER_KEPT]

@@ -14,8 +14,8 @@ from streamline.domain.payloads import ANY, Encoded, codec_of, copied
 from streamline.domain.statuses import TERMINAL
 from streamline.engine.control import Control
 from streamline.engine.inbox_delivery import Delivery
+from streamline.engine.letters import letter, post
 from streamline.engine.limits import check_payload
-from streamline.engine.posting import letter, post
 from streamline.engine.runtime import Runtime
 from streamline.engine.starter import Starter
 from streamline.errors import AlreadyFinished, IdempotencyConflict, InvalidQuery, RunNotFound, StoreUnavailable

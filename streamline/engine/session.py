@@ -12,6 +12,7 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
+from streamline.engine.dispatching import Dispatching
 from streamline.engine.drivers import Drivers
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
@@ -69,6 +70,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._dispatch: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -110,6 +112,7 @@ class Session:
             session.close_runs()
             session.relay()
             await session.deliver_events()
+            session.dispatch()
         except BaseException:
             await store.close()
             raise
@@ -199,6 +202,13 @@ class Session:
             sweeping = repeat("delivering events", delivery.run_once, runtime.clock.sleep, Breaker())
             self._loops.append(asyncio.ensure_future(sweeping))
 
+    def dispatch(self) -> None:
+        """Have webhooks delivered, where somebody wants any."""
+        self._dispatching = Dispatching(self.runtime)
+        if self.worker is not None:
+            dispatching = repeat("dispatching webhooks", self._dispatching.run_once, self._dispatching.wait, Breaker())
+            self._dispatch = asyncio.ensure_future(dispatching)
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
             self._finish(self.closer.close(run))
@@ -216,7 +226,9 @@ class Session:
 
     async def stop_following(self) -> None:
         """Let the handlers of events finish, and drive no subscriber any more."""
-        await self.drivers.close(_CLOSE_SECONDS)
+        if self._dispatch is not None:
+            await end([self._dispatch])
+        await asyncio.gather(self.drivers.close(_CLOSE_SECONDS), self._dispatching.stop(_CLOSE_SECONDS))
 
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""

@@ -156,6 +156,12 @@ SUBSCRIBER_INDEXES = (
         ("discard_dead", "find_dead", "retry_dead"),
         {"partialFilterExpression": {"of": {"$gt": ""}}},
     ),
+    Index(
+        "subscribers_webhooks",
+        (("tenant_id", 1), ("webhook.id", 1)),
+        ("find_webhooks",),
+        {"partialFilterExpression": {"webhook.id": {"$gt": ""}}},
+    ),
 )
 
 INBOX_INDEXES = (

@@ -137,7 +137,15 @@ def subscribers(tenant: str) -> list[dict[str, Any]]:
     lease = {"worker": "me", "token": f"token-{tenant}", "until": NOW}
     letters = [{"_id": f"sub-{tenant}/{i}", "of": f"sub-{tenant}", "position": i} for i in range(1, EACH + 1)]
     letters = [letter | ({"again": letter["of"]} if i % 3 == 0 else {}) for i, letter in enumerate(letters)]
-    return [{"_id": f"sub-{tenant}", "position": 1, "saves": 3, "lease": lease}, *letters]
+    driven = {"_id": f"sub-{tenant}", "position": 1, "saves": 3, "lease": lease}
+    return [driven, *letters, *(endpoint(i, tenant) for i in range(EACH))]
+
+
+def endpoint(i: int, tenant: str) -> dict[str, Any]:
+    """A webhook endpoint that has failed a few times; every other one is disabled."""
+    webhook = {"id": f"w{i}", "failures": 5, "failing_since": NOW, "secrets": [{"secret": "s"}]}
+    made = {"_id": f"webhook:{tenant}:w{i}", "tenant_id": tenant, "webhook": webhook, "held": [{"due_at": NOW}]}
+    return made | ({"disabled_at": NOW} if i % 2 else {})
 
 
 def events(tenant: str) -> list[dict[str, Any]]:
@@ -187,6 +195,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
     workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
     sub = f"sub-{tenant}"
+    enabled, disabled = f"webhook:{tenant}:w0", f"webhook:{tenant}:w1"
     return {
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
@@ -210,6 +219,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
         "count_due": [Case(statements.count_due(NOW), "runs_due", 2 * EACH)],
+        "count_failure": [Case(statements.count_failure(enabled, "no", NOW), "_id")],
         "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
         "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
         "count_runs": [
@@ -217,12 +227,23 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
             Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 2, 2),
         ],
+        "disable_webhook": [
+            Case(statements.disable_webhook(enabled, "why", NOW), "_id"),
+            Case(statements.disable_webhook(enabled, "why", NOW, 5, NOW), "_id"),
+            Case(statements.disable_webhook(enabled, "why", NOW, 6, NOW), "_id", 0),
+            Case(statements.disable_webhook(enabled, "why", NOW, 5, NOW - timedelta(seconds=1)), "_id", 0),
+            Case(statements.disable_webhook(disabled, "why", NOW), "_id", 0),
+        ],
         "discard_dead": [
             Case(statements.discard_dead(sub), "subscribers_dead", EACH),
             Case(statements.discard_dead(sub, [1, 2, 99]), "subscribers_dead", 2),
         ],
         "count_slots": [Case(statements.count_slots(), "runs_slots", EACH)],
         "count_workflows": [Case(statements.count_workflows(), "runs_page", ALL, ALL)],
+        "enable_webhook": [
+            Case(statements.enable_webhook(disabled, {"webhook.failures": 0}, ["webhook.last_error"], NOW), "_id"),
+            Case(statements.enable_webhook(enabled, {"webhook.failures": 0}, [], NOW), "_id", 0),
+        ],
         "expire_memo": [
             Case(statements.expire_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
@@ -311,6 +332,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),
             Case(statements.find_waiting(waits, 50), "runs_waiting", EACH),
         ],
+        "find_webhooks": [Case(statements.find_webhooks(), "subscribers_webhooks", 2 * EACH)],
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
         "insert_gate": [Case(statements.insert_gate({"_id": "gate", "rev": 1}), "_id")],
         "insert_event": [Case(statements.insert_event(events(tenant)[0]), "_id")],
@@ -337,6 +359,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.retry_dead(sub, None), "subscribers_dead", EACH),
             Case(statements.retry_dead(sub, [3]), "subscribers_dead", 1),
         ],
+        "rotate_secret": [
+            Case(statements.rotate_secret(enabled, "s", [{"secret": "t"}], NOW), "_id"),
+            Case(statements.rotate_secret(enabled, "other", [{"secret": "t"}], NOW), "_id", 0),
+        ],
         "save_subscriber": [
             Case(statements.save_subscriber(sub, f"token-{tenant}", 3, {"position": 5}, NOW), "_id"),
             Case(statements.save_subscriber(sub, f"token-{tenant}", 2, {"position": 5}, NOW), "_id", 0),
@@ -346,6 +372,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "take_lease": [
             Case(statements.take_lease(sub, LEASE, NOW + timedelta(seconds=1), "subscribers"), "_id"),
             Case(statements.take_lease(sub, LEASE, NOW - timedelta(seconds=1), "subscribers"), "_id", 0),
+            Case(statements.take_lease(enabled, LEASE, NOW, "subscribers"), "_id"),
+            Case(statements.take_lease(disabled, LEASE, NOW, "subscribers"), "_id", 0),
         ],
         "settle_event": [
             Case(statements.settle_event(f"event0-{tenant}", 3), "_id"),
@@ -464,6 +492,17 @@ async def test_a_condition_on_the_tenant_can_narrow_and_never_widen(filled: Stor
     assert {document["tenant_id"] for document in found} <= {"ours"}
     counted = await filled.run(statements.count_runs(wider), Scope("ours"))
     assert sum(each["n"] for each in counted) == len(found)
+
+
+async def test_a_webhook_endpoint_is_its_tenants(filled: Store, database: Any) -> None:
+    found = await filled.run(statements.find_webhooks(), Scope("ours"))
+    assert [each["webhook"]["id"] for each in found] == sorted(f"w{i}" for i in range(EACH))
+    assert {each["tenant_id"] for each in found} == {"ours"}
+    before = [each async for each in database["streamline.subscribers"].find({}).sort("_id")]
+    for name in ("disable_webhook", "enable_webhook", "rotate_secret"):
+        for case in cases("theirs")[name]:
+            assert await filled.run(case.statement, Scope("ours")) == 0
+    assert [each async for each in database["streamline.subscribers"].find({}).sort("_id")] == before
 
 
 async def test_runs_without_a_tenant_are_a_scope_of_their_own(filled: Store, runs: Any) -> None:

@@ -32,6 +32,7 @@ TESTED = {
     "search_reindex.py",
     "user_lifecycle.py",
     "webhook/provider.py",
+    "webhook/sender.py",
     "webhook/shop.py",
 }
 ENOUGH_HOURS = 0.5 / 3600
@@ -127,6 +128,12 @@ async def test_a_webhook_pays_an_order_once(database_uri: str, database: Any) ->
     ]
     stored = await runs_of(database).find_one({})
     assert stored["steps"][0]["output"] == {"status": "paid", "amount": 42}
+
+
+async def test_webhooks_tell_a_customer_of_an_order(database_uri: str, database: Any) -> None:
+    lines = run_example("webhook/sender.py", database_uri).splitlines()
+    assert lines == ["customer is told: order.paid", "customer is told: run.done", "failures since the last success: 0"]
+    assert await database["streamline.subscribers"].count_documents({}) == 0
 
 
 async def test_an_agent_asks_for_a_code_three_turns_in_a_row(database_uri: str, database: Any) -> None:

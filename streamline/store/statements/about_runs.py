@@ -78,6 +78,16 @@ def count_due(now: datetime) -> Aggregate:
     return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
 
 
+def count_failure(name: str, error: str, now: datetime) -> WriteMany:
+    """Count a failed delivery to a webhook endpoint.
+
+    Guard: none; where the answer was unclear, one failure may count twice.
+    Index: _id.
+    """
+    told = {"$set": {"webhook.last_error": error}, "$min": {"webhook.failing_since": now}}
+    return WriteMany("count_failure", {"_id": name}, {"$inc": {"webhook.failures": 1}, **told}, "subscribers")
+
+
 def count_leases(now: datetime) -> Aggregate:
     """Count the runs that are driven, by worker.
 
@@ -376,6 +386,16 @@ def find_waiting(query: Filter, limit: int) -> Find:
     """
     wanted = {**query, "waiting_since": {"$gt": EPOCH}}
     return Find("find_waiting", wanted, sort=(("waiting_since", 1),), limit=limit)
+
+
+def find_webhooks() -> Find:
+    """Read the endpoints of webhooks, by tenant and name.
+
+    Index: subscribers_webhooks.
+    """
+    query = {"webhook.id": {"$gt": ""}}
+    order = (("tenant_id", 1), ("webhook.id", 1))
+    return Find("find_webhooks", query, sort=order, hint="subscribers_webhooks", collection="subscribers")
 
 
 def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:

@@ -53,6 +53,19 @@ def change_meta(
     return WriteMany("change_meta", {"_id": name}, update, collection)
 
 
+def disable_webhook(
+    name: str, reason: str | None, now: datetime, failed: int = 0, since: datetime | None = None
+) -> WriteMany:
+    """Disable a webhook endpoint; whoever delivers to it loses the lease, and what is not settled stays.
+
+    Guard: that it is enabled; and that so many deliveries have failed since that instant, if that is why.
+    Index: _id.
+    """
+    update = {"$set": {"disabled_at": now, "webhook.disabled_reason": reason}, "$unset": {"lease": ""}}
+    failing = {"webhook.failures": {"$gte": failed}} | ({"webhook.failing_since": {"$lte": since}} if since else {})
+    return WriteMany("disable_webhook", {"_id": name, "disabled_at": None, **failing}, update, "subscribers")
+
+
 def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
     """Remove dead letters of a subscriber: those of the given positions, or all.
 
@@ -61,6 +74,16 @@ def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
     """
     query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
     return Remove("discard_dead", query, "subscribers")
+
+
+def enable_webhook(name: str, put: Mapping[str, Any], drop: Sequence[str], now: datetime) -> WriteMany:
+    """Enable a webhook endpoint again where it stopped; what it holds back is tried at once.
+
+    Guard: that it is disabled, so that nobody drives it.
+    Index: _id.
+    """
+    update = {"$set": {**put, "held.$[].due_at": now}, "$unset": dict.fromkeys(("disabled_at", *drop), "")}
+    return WriteMany("enable_webhook", {"_id": name, "disabled_at": {"$gt": EPOCH}}, update, "subscribers")
 
 
 def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
@@ -279,6 +302,16 @@ def retry_dead(name: str, positions: Sequence[int] | None) -> WriteMany:
     return WriteMany("retry_dead", query, {"$set": {"again": name}}, "subscribers")
 
 
+def rotate_secret(name: str, former: str, secrets: Sequence[Mapping[str, Any]], now: datetime) -> WriteMany:
+    """Let the webhooks of an endpoint be signed with other secrets.
+
+    Guard: the newest secret so far.
+    Index: _id.
+    """
+    update = {"$set": {"webhook.secrets": list(secrets), "webhook.updated_at": now}}
+    return WriteMany("rotate_secret", {"_id": name, "webhook.secrets.0.secret": former}, update, "subscribers")
+
+
 def save_subscriber(name: str, token: str, saves: int, put: Mapping[str, Any], until: datetime) -> WriteMany:
     """Store how far a subscriber is and which runs it holds back, and extend its lease.
 
@@ -324,8 +357,10 @@ def settle_trigger(event_id: str, workflow: str, failure: Mapping[str, Any] | No
 def take_lease(name: str, lease: Mapping[str, Any], now: datetime, collection: Collection) -> WriteMany:
     """Take, or keep, what only one process does at a time.
 
-    Guard: that nobody else's lease stands.
+    Guard: that nobody else's lease stands, and that it is not disabled.
     Index: _id.
     """
     free = [{"lease.until": {"$not": {"$gt": now}}}, {"lease.token": lease["token"]}]
-    return WriteMany("take_lease", {"_id": name, "$or": free}, {"$set": {"lease": dict(lease)}}, collection)
+    return WriteMany(
+        "take_lease", {"_id": name, "disabled_at": None, "$or": free}, {"$set": {"lease": dict(lease)}}, collection
+    )
