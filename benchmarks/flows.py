@@ -10,22 +10,27 @@ from streamline import Context, Workflow
 STEPS = 3
 OUTPUT = 3
 
-noop: Workflow[Any, Any, Any] = Workflow("noop")
+
+def three_steps(name: str, **gates: Any) -> Workflow[Any, Any, Any]:
+    """Return a workflow of three steps that do nothing, behind gates."""
+    workflow: Workflow[Any, Any, Any] = Workflow(name, **gates)
+
+    @workflow.step
+    async def first(ctx: Context[Any]) -> int:
+        return 1
+
+    @workflow.step
+    async def second(ctx: Context[Any]) -> int:
+        return 2
+
+    @workflow.step
+    async def third(ctx: Context[Any]) -> int:
+        return OUTPUT
+
+    return workflow
 
 
-@noop.step
-async def first(ctx: Context[Any]) -> int:
-    return 1
-
-
-@noop.step
-async def second(ctx: Context[Any]) -> int:
-    return 2
-
-
-@noop.step
-async def third(ctx: Context[Any]) -> int:
-    return OUTPUT
+noop = three_steps("noop")
 
 
 sleeper: Workflow[Any, Any, Any] = Workflow("sleeper")

@@ -6,6 +6,7 @@ from streamline.declaring.steps import WorkflowStep
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
+from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
 from streamline.engine.context import Context
@@ -14,7 +15,9 @@ from streamline.engine.primitives.looping import Continue, Done
 from streamline.engine.primitives.webhooks import Hook
 from streamline.engine.watching import Hooks
 from streamline.errors import NonRetriableError, RetryAfter, StreamlineError
+from streamline.features.endpoints import CreatedWebhook, WebhookEndpoint
 from streamline.features.replies import Answer, Decision
+from streamline.features.signing import verify_webhook
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
@@ -22,9 +25,11 @@ from streamline.workflow import Workflow
 
 __all__ = [
     "Answer",
+    "CancelOn",
     "Concurrency",
     "Context",
     "Continue",
+    "CreatedWebhook",
     "DeadLetter",
     "Debounce",
     "Decision",
@@ -34,6 +39,8 @@ __all__ = [
     "Hook",
     "Hooks",
     "NonRetriableError",
+    "OnCompletion",
+    "OnEvent",
     "Page",
     "Progress",
     "Queue",
@@ -49,7 +56,9 @@ __all__ = [
     "StreamlineError",
     "Subscriber",
     "Throttle",
+    "verify_webhook",
     "Wait",
+    "WebhookEndpoint",
     "Worker",
     "Workflow",
     "WorkflowStep",

@@ -13,6 +13,7 @@ from streamline.admin.answers import Answers, OnApproval
 from streamline.admin.following import Following, Subscriber
 from streamline.admin.operators import Operators
 from streamline.admin.queries import Queries
+from streamline.admin.webhook_verbs import Webhooks
 from streamline.bus import Bus
 from streamline.clock import Clock, SystemClock
 from streamline.domain.definition import Definition
@@ -106,6 +107,11 @@ class Streamline(Answers, Following, Operators, Queries):
         """The async database in use, of the driver in use."""
         return self._open_session.runtime.store.driver.database
 
+    @property
+    def webhooks(self) -> Webhooks:
+        """The endpoints outside that are told of events."""
+        return Webhooks(lambda: self._open_session)
+
     async def __aenter__(self) -> Self:
         """Connect, create missing indexes, and begin to work.
 
@@ -168,7 +174,8 @@ class Streamline(Answers, Following, Operators, Queries):
             input: Of the workflow's input type, or what pydantic can read as such.
             options: How to start it.
                 ``idempotency_key``: at most one active run of the workflow holds it; all callers get that run's handle.
-                ``idempotency``: ``"active"``, the key is free again once the run has ended.
+                ``idempotency``: ``"active"``, the key is free again once the run has ended; ``"forever"``, it stays
+                taken, and all callers get the ended run's handle.
                 ``priority``: larger goes first, then older; -2147483647 to 2147483647.
                 ``delay``: how long to wait before the first step.
                 ``run_at``: aware instant before which the first step does not begin.
@@ -184,7 +191,9 @@ class Streamline(Answers, Following, Operators, Queries):
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: An argument is not of the
                 allowed form; nothing is stored.
             WorkflowNotFound: No workflow of this name is registered.
-            IdempotencyConflict: A run with the chosen id exists.
+            IdempotencyConflict: A run with the chosen id exists, or a key is kept for ever that was first used with
+                another input.
+            ConcurrencyLimitReached: Every slot is taken, and the workflow's limit refuses further runs.
             PyMongoError: With ``session``: the transaction is over, and the driver's ``with_transaction`` tries again.
             UnsafeDeployment: With ``session``: the database has no transactions.
             StoreUnavailable: The database did not answer; the run may or may not have been stored.
@@ -200,8 +209,16 @@ class Streamline(Answers, Following, Operators, Queries):
     ) -> list[RunHandle[OutputT]]:
         """Start one run per input, in few round trips; all inputs are checked before the first run is stored.
 
+        Args:
+            workflow: As for `start`.
+            inputs: One for each run; the handles come in the same order.
+            options: As for `start`, for every run; ``run_id`` for a single input only.
+
         Raises:
-            InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: As for `start`.
+            InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy, WorkflowNotFound: As for
+                `start`; nothing is stored.
+            ConcurrencyLimitReached, IdempotencyConflict, StoreUnavailable: As for `start`; some of the runs may be
+                stored.
         """
         starter = self._open_session.starter
         started = await starter.start_many(self._definition(workflow), inputs, options, UNTENANTED)

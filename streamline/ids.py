@@ -23,6 +23,11 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+def new_key() -> bytes:
+    """Return 256 random bits, to sign with."""
+    return secrets.token_bytes(32)
+
+
 def new_worker_id() -> str:
     """Return a name for this process that no other process has had or will have: host, process id and random."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

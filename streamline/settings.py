@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Literal
 
 from streamline.domain.durations import Duration, parse_duration
+from streamline.domain.policies import RetryPolicy
 from streamline.errors import InvalidPolicy
 
 MIB = 1024 * 1024
 SECRET_MIN = 8
 _LEAST = {"log_retention": timedelta(minutes=1), "subscriber_lease": timedelta(milliseconds=200)}
+_OVER_HOURS = RetryPolicy(max_attempts=8, delay="5s", backoff=6, max_delay="4h")
 _READINGS = {"lease": "lease_time", "poll_interval": "poll_time", "drain": "drain_time", "cancel_grace": "grace_time"}
 
 
@@ -109,11 +113,23 @@ class Settings:
             async client costs less; Motor suits an app that holds Motor clients anyway.
         max_jumps: How often a run may go on at another step with ``ctx.goto``; 1 to 1,000,000, against loops that
             nobody meant.
+        event_retention: How long an event is kept for runs that wait for it later.
+        event_early: How long before a run's beginning an event may have been sent that the run gets all the same, where
+            it has reached nobody.
+        max_chain: How many runs may start one another through triggers; 1 to 1,000,000, against loops.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
         log_retention: How long the event log keeps what happened; at least one minute. Subscribers that are behind by
             more miss what is gone, and say so.
         subscriber_lease: How long a process that stopped beating keeps the subscribers that it drives; at least 200 ms.
         wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.
+        webhook_networks: Networks such as ``"10.0.0.0/8"`` that webhooks may be sent to besides public addresses, also
+            by plain http. Users who may name a URL reach whatever is listed here.
+        webhook_timeout: How long one delivery of a webhook may take. Receivers answer first and work then.
+        webhook_retry: When a delivery that failed is tried again, and how often before it is a dead letter. The default
+            spreads eight attempts over some ten hours.
+        webhook_failures: After how many failed deliveries in a row an endpoint is disabled; 1 to 1,000,000.
+        webhook_failing: For how long they must have failed by then, so that a short outage under load disables nothing;
+            less than the retries take, so that an endpoint that is gone is disabled before events become dead letters.
     """
 
     payload_warn: int = MIB
@@ -127,10 +143,18 @@ class Settings:
     transaction_patience: Duration = "2m"
     driver: Literal["pymongo", "motor"] = "pymongo"
     max_jumps: int = 10_000
+    event_retention: Duration = "7d"
+    event_early: Duration = "5m"
+    max_chain: int = 100
     wake_channel: bool = True
     wakes_size: int = 256 * 1024
     log_retention: Duration = "7d"
     subscriber_lease: Duration = "10s"
+    webhook_networks: Sequence[str] = ()
+    webhook_timeout: Duration = "10s"
+    webhook_retry: RetryPolicy = _OVER_HOURS
+    webhook_failures: int = 20
+    webhook_failing: Duration = "4h"
 
     def __post_init__(self) -> None:
         """Read the durations and refuse what cannot work."""
@@ -141,14 +165,24 @@ class Settings:
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)
         _whole(self, "max_jumps", 1, 1_000_000)
+        _whole(self, "max_chain", 1, 1_000_000)
         _whole(self, "batch", 1, 1_000)
         _whole(self, "operations", 1, 1_000)
         _whole(self, "wakes_size", 4096, 1024 * MIB)
-        for name in ("call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease"):
+        parse_duration(self.event_early, "event_early")
+        for name in (
+            "call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease", "event_retention",
+            "webhook_timeout",
+        ):  # fmt: skip
             object.__setattr__(self, name, parse_duration(getattr(self, name), name, positive=True))
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InvalidPolicy(f"{name}: at least {least.total_seconds():g} s", field=name)
+        _whole(self, "webhook_failures", 1, 1_000_000)
+        if not isinstance(self.webhook_retry, RetryPolicy):
+            raise InvalidPolicy("webhook_retry: a RetryPolicy", field="webhook_retry")
+        _check_networks(self.webhook_networks)
+        object.__setattr__(self, "webhook_failing", parse_duration(self.webhook_failing, "webhook_failing"))
 
     @property
     def call_seconds(self) -> float:
@@ -174,6 +208,38 @@ class Settings:
     def transaction_seconds(self) -> float:
         """How long a transactional step is tried again while others are in its way, in seconds."""
         return parse_duration(self.transaction_patience, "transaction_patience").total_seconds()
+
+    @property
+    def event_retention_time(self) -> timedelta:
+        """How long an event is kept."""
+        return parse_duration(self.event_retention, "event_retention")
+
+    @property
+    def event_early_time(self) -> timedelta:
+        """How long before a run's beginning an event for it may have been sent."""
+        return parse_duration(self.event_early, "event_early")
+
+    @property
+    def webhook_seconds(self) -> float:
+        """How long one delivery of a webhook may take, in seconds."""
+        return parse_duration(self.webhook_timeout, "webhook_timeout").total_seconds()
+
+    @property
+    def failing_time(self) -> timedelta:
+        """For how long deliveries must have failed before an endpoint is disabled."""
+        return parse_duration(self.webhook_failing, "webhook_failing")
+
+
+def _check_networks(networks: object) -> None:
+    try:
+        if isinstance(networks, str) or not isinstance(networks, Sequence):
+            raise ValueError
+        for each in networks:
+            ip_network(str(each))
+    except ValueError:
+        raise InvalidPolicy(
+            'webhook_networks: networks such as "10.0.0.0/8" or "fd00::/8"', field="webhook_networks"
+        ) from None
 
 
 def _whole(owner: Worker | Settings, name: str, low: int, high: int) -> None:

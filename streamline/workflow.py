@@ -34,6 +34,7 @@ from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.names import check_name, check_version
 from streamline.domain.payloads import ANY, Codec
 from streamline.domain.policies import RetryPolicy
+from streamline.domain.reactions import CancelOn, Trigger, checked_cancel_on, checked_triggers
 from streamline.engine.context import Context
 from streamline.errors import DefinitionError, DuplicateStep, InvalidPolicy
 
@@ -68,6 +69,8 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         concurrency: How many runs may be at work at once.
         throttle: How many runs may begin in a window of time.
         debounce: How starts that follow one another closely become one run.
+        triggers: What starts runs by itself: `OnEvent`, `OnCompletion`.
+        cancel_on: Which events cancel a run: `CancelOn`.
         retention: How long ended runs are kept: a duration, or durations by terminal status; default for ever.
         max_payload_bytes: Limit of one input, output or state; default the app's.
 
@@ -96,6 +99,8 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         concurrency: Concurrency | None = None,
         throttle: Throttle | None = None,
         debounce: Debounce | None = None,
+        triggers: Sequence[Trigger] = (),
+        cancel_on: Sequence[CancelOn] = (),
         retention: Duration | Mapping[str, Duration] | None = None,
         max_payload_bytes: int | None = None,
     ) -> None:
@@ -118,6 +123,7 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         self._concurrency = checked_gate(concurrency, Concurrency, "concurrency")
         self._throttle = checked_gate(throttle, Throttle, "throttle")
         self._debounce = checked_gate(debounce, Debounce, "debounce")
+        self._triggers, self._cancel_on = checked_triggers(triggers), checked_cancel_on(cancel_on)
         self._retention = checked_retention(retention)
         self._max_payload_bytes = checked_payload_limit(max_payload_bytes)
         self._steps: dict[str, StepDefinition] = {}
@@ -195,6 +201,8 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
                 concurrency=self._concurrency,
                 throttle=self._throttle,
                 debounce=self._debounce,
+                cancel_on=self._cancel_on,
+                triggers=self._triggers,
             )
         return self._definition
 

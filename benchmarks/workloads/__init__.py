@@ -13,6 +13,7 @@ from benchmarks.workloads import (
     crowding,
     draining,
     fleets,
+    gating,
     idling,
     latency,
     memory,
@@ -35,4 +36,5 @@ WORKLOADS: dict[str, Measure] = {
     "W10": batching.measure,
     "W11": idling.measure,
     "W12": memory.measure,
+    "GATES": gating.measure,
 }

@@ -11,17 +11,17 @@ from benchmarks.pacing import Pace, pace
 from benchmarks.raw import LANES, show_raw
 from benchmarks.rows import Malfunction, Row, ratio_row
 from benchmarks.stage import Stage
-from streamline import Streamline, Worker
+from streamline import Streamline, Worker, Workflow
 
 _WIDE = 256
 _WARM_UP = 5  # the first fifth of a round is done once more beforehand
 
 
-async def runs(app: Streamline, count: int, width: int) -> Pace:
-    """Start and await runs, `width` in flight."""
+async def runs(app: Streamline, count: int, width: int, workflow: Workflow[Any, Any, Any] = noop) -> Pace:
+    """Start and await runs, `width` in flight, each with an input of its own."""
 
-    async def one(_: int) -> None:
-        output: Any = await app.run(noop)
+    async def one(number: int) -> None:
+        output: Any = await app.run(workflow, number)
         if output != OUTPUT:
             raise Malfunction(f"a run returned {output!r} instead of {OUTPUT}")
 

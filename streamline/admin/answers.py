@@ -9,11 +9,13 @@ from typing import Any
 
 from streamline.admin.opened import Opened
 from streamline.domain.run import Wait, read_waits
-from streamline.errors import InvalidInput, NotWaiting
+from streamline.engine.sending import Missing
+from streamline.errors import InvalidInput, InvalidPolicy, NotWaiting
 from streamline.features.replies import Decision
 from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
 
+Startable = Workflow[Any, Any, Any] | str
 OnApproval = Callable[[Wait], Awaitable[bool | Decision] | bool | Decision]
 
 
@@ -89,16 +91,48 @@ class Answers(Opened):
             token_or_run_id, ("question",), "answered", data, UNTENANTED, key=key, by=by
         )
 
-    async def send_event(self, name: str, payload: Any = None, *, run_id: str) -> int:
-        """Send an event to a run: what waits for it goes on, else it is kept for when something does.
+    async def send_event(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        run_id: str | None = None,
+        match: Mapping[str, Any] | None = None,
+        start_if_missing: Startable | tuple[Startable, Any] | None = None,
+    ) -> int:
+        """Send an event: what waits for it goes on, what is cancelled or started by it is, and it is kept for later.
+
+        It is stored before anything else is done. From then on every run that exists and that it fits gets it, now or
+        when it waits for it; where it has reached nobody, runs that start soon after get it, too.
+
+        Args:
+            name: The event's name.
+            payload: What it brings.
+            run_id: The one run that it is for.
+            match: Which runs it is for: a Mongo filter over ``input``, ``state`` and ``metadata``; default all.
+            start_if_missing: A workflow, or a workflow and an input. The event is for the active runs of this workflow,
+                those of `run_id` or `match`; where there is none, one is started that has the event from its beginning,
+                one alone however many senders there are. Without an input, the payload is the input.
 
         Returns:
-            How many runs it reached: 0 where the run has ended.
+            How many runs it has reached so far: whose wait it answered, which it cancelled or started, and with
+            `run_id` or `start_if_missing` those that keep it.
 
         Raises:
-            RunNotFound: There is no such run.
+            RunNotFound: There is no run with this `run_id`.
+            InvalidQuery: `match` is not of the allowed form; nothing is stored.
+            IdempotencyConflict: `run_id` is that of an ended run, or one of another workflow than is to be started.
         """
-        return await self._open_session.replying.send_event(name, payload, run_id, UNTENANTED)
+        missing = None if start_if_missing is None else self._missing(start_if_missing)
+        sending = self._open_session.sending
+        return await sending.send(name, payload, UNTENANTED, run_id=run_id, match=match, missing=missing)
+
+    def _missing(self, wanted: Any) -> Missing:
+        workflow, *given = wanted if isinstance(wanted, tuple) else (wanted,)
+        if len(given) > 1 or not isinstance(workflow, (Workflow, str)):
+            raise InvalidPolicy("start_if_missing: a workflow, or a workflow and an input", field="start_if_missing")
+        definition = workflow.definition if isinstance(workflow, Workflow) else self._registry.current(workflow)
+        return Missing(definition, given[0] if given else None, has_input=bool(given))
 
     async def pending_waits(
         self,

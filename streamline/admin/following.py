@@ -156,7 +156,7 @@ class Following(Opened):
         if max_attempts is not None and retry is not None:
             raise InvalidPolicy("max_attempts, retry: give one of them", field="max_attempts")
         policy = replace(PATIENT, max_attempts=max_attempts) if max_attempts is not None else retry or PATIENT
-        subscription = Subscription(name, on, _name_of(workflow), policy, concurrency)
+        subscription = Subscription(check_name(name, "name"), on, _name_of(workflow), policy, concurrency)
         return Subscriber(self, subscription, start)
 
     async def remove_subscriber(self, name: str) -> None:

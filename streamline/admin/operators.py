@@ -13,7 +13,7 @@ from streamline.workflow import Workflow
 
 
 class Operators(Opened):
-    """``cancel``, ``retry``, ``pause``, ``unpause``, ``rewind``, ``fork``, ``pin_output``."""
+    """``cancel``, ``retry``, ``pause``, ``unpause``, ``pause_workflow``, ``rewind``, ``fork``, ``pin_output``."""
 
     async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """End a run: its handler is cancelled, what it writes is refused; a finished run is left unchanged."""
@@ -39,12 +39,16 @@ class Operators(Opened):
     async def pause_workflow(self, workflow: Workflow[Any, Any, Any] | str) -> None:
         """Hold up all runs of a workflow, in every process: steps at work finish, none begins; starts are kept.
 
-        It reaches the other processes within milliseconds, and within five seconds where a wake was lost.
+        It reaches the other processes within milliseconds, and within five seconds where a wake was lost. It holds
+        for all versions, and until `unpause_workflow`, also over restarts. Limits in time go on.
+
+        Raises:
+            InvalidName: No workflow can have this name.
         """
         await self._open_session.hold_up(_name_of(workflow))
 
     async def unpause_workflow(self, workflow: Workflow[Any, Any, Any] | str) -> None:
-        """Let the runs of a workflow go on."""
+        """Let the runs of a workflow go on; what fell due meanwhile is due at once."""
         await self._open_session.let_go_on(_name_of(workflow))
 
     async def rewind(self, run_id: str, to_step: StepReference[Any] | str, *, by: str | None = None) -> None:

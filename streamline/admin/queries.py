@@ -21,7 +21,7 @@ from streamline.workflow import Workflow
 
 
 class Queries(Opened):
-    """``get``, ``runs``, ``iter_runs``, ``count_runs``, and what handles ask."""
+    """``get``, ``runs``, ``iter_runs``, ``count_runs``, ``stats``, and what handles ask."""
 
     async def get(self, run_id: str) -> Run:
         """Return the run as it is now; raise `RunNotFound`."""

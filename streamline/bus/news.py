@@ -41,6 +41,7 @@ class Bus:
         self._freed: list[Callable[[str], None]] = []
         self._hints: dict[str, list[Callable[[], None]]] = defaultdict(list)
         self._closers: list[Callable[[dict[str, Any]], None]] = []
+        self._carriers: list[Callable[[dict[str, Any]], None]] = []
         self._calls: set[asyncio.Future[None]] = set()
 
     def on(self, glob: str, listener: Listener) -> Callable[[], None]:
@@ -78,6 +79,16 @@ class Bus:
         """Tell that a run was ended by somebody who does not drive it."""
         for closer in tuple(self._closers):
             closer(run)
+
+    def on_posted(self, carrier: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """Call `carrier` with each event that was stored here and is to be delivered; return what ends it."""
+        self._carriers.append(carrier)
+        return lambda: self._carriers.remove(carrier) if carrier in self._carriers else None
+
+    def posted(self, event: dict[str, Any]) -> None:
+        """Tell that an event is stored and is to be delivered."""
+        for carrier in tuple(self._carriers):
+            carrier(event)
 
     def on_news(self, listener: Callable[[str], None]) -> Callable[[], None]:
         """Call `listener` with each run that somebody wrote while it is driven; return a function that ends it."""

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.payloads import Codec
 from streamline.domain.policies import RetryPolicy
+from streamline.domain.reactions import CancelOn, Trigger
 
 OnError = Literal["fail", "skip"]
 Predicate = Callable[[Any], Any]
@@ -89,6 +90,8 @@ class Definition:
     concurrency: Concurrency | None = None
     throttle: Throttle | None = None
     debounce: Debounce | None = None
+    cancel_on: tuple[CancelOn, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
     route: str = field(init=False)
     index: Mapping[str, int] = field(init=False)
 

@@ -98,7 +98,7 @@ class Admission:
         assert policy is not None, "it was asked for"
         free = await self._slots.free(slot_key, policy.limit)
         now = self._runtime.clock.now()
-        late = [each.run for each in several[len(free) :] if "queued_at" not in each.run]
+        late = [each.run for each in several[len(free) :] if gating.is_in_the_way(each.run, now)]
         await self._write(late, lambda run: gating.put_in_line(run, now))
         for each, slot in zip(several, free, strict=False):
             each.slot = slot

@@ -21,6 +21,8 @@ from streamline.engine.branches import Branch, Jump, Quorum, Suspension
 from streamline.engine.context import Context, settle_awaitable
 from streamline.engine.holding import Holding
 from streamline.engine.invocation import Ended, Invocation
+from streamline.engine.kept_events import kept_events
+from streamline.engine.letters import letter, post, within_chain
 from streamline.engine.limits import check_growth
 from streamline.engine.memo import Memo, memo_prefix
 from streamline.engine.primitives.families import Wanted
@@ -40,6 +42,7 @@ from streamline.errors import (
     StreamlineError,
     UnsafeDeployment,
 )
+from streamline.features.triggers import emitted_id
 from streamline.settings import Worker
 from streamline.store import statements
 
@@ -336,6 +339,25 @@ class Attempt:
     def serving(self, route: str) -> Definition | None:
         """Return the definition of a route that is registered here, or None."""
         return self._runtime.registry.by_route(route) if route in self._runtime.registry.routes else None
+
+    async def kept_event(self, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the first kept event that a wait for an event is for, or None."""
+        end, match = entry.get("due_at"), entry.get("match")
+        found = await kept_events(self._runtime, self.holding.run, entry["name"], match=match)
+        return next((event for event in found if end is None or event["at"] <= end), None)
+
+    async def post(self, address: str, name: str, payload: Encoded) -> tuple[dict[str, Any], list[str]]:
+        """Store an event for other runs; return it, and the workflows that it may not start any more."""
+        run, undo = self.holding.run, "undo" if self.place.undo else "step"
+        await self._runtime.triggers.refresh()
+        event_id = emitted_id(run.get("tenant_id"), run["_id"], self.step.id, undo, self.generation, address)
+        event = letter(self._runtime, event_id, name, payload, run.get("tenant_id"), origin=run)
+        event["triggers"], refused = within_chain(self._runtime, run, event["triggers"])
+        return await post(self._runtime, event), refused
+
+    def deliver(self, event: dict[str, Any]) -> None:
+        """Let a stored event be brought to whom it concerns."""
+        self._runtime.bus.posted(event)
 
     async def spawn(self, wanted: Sequence[Wanted], *, fan: str, policy: Any, on_parent_close: str) -> list[str]:
         """Start children that are not there yet; return their ids."""

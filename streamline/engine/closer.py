@@ -15,6 +15,7 @@ from typing import Any
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import closing
 from streamline.engine.control import Control
+from streamline.engine.letters import completion, post, within_chain
 from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
 from streamline.features.joining import is_news, standing
@@ -53,7 +54,9 @@ class Closer:
                 await self._tell_parent(run)
             if "spilled" in run:
                 await self._clear_memo(run)
-            change = closing.closed(run, self._runtime.clock.now())
+            refused = await self._start_others(run) if "tells" in run and run["status"] in TERMINAL else []
+            entries = (("trigger.refused", {"workflow": each}) for each in refused)
+            change = closing.closed(run, self._runtime.clock.now(), *entries)
             if change is not None:
                 # Where somebody has changed it meanwhile, the run has begun again, or another process was first.
                 await self._runtime.commit(run, change)
@@ -77,6 +80,15 @@ class Closer:
         if isinstance(policy, int):
             return standing(await self._runtime.store.run(statements.find_children(*place)), policy).met
         return not await self._runtime.store.run(statements.find_active_child(*place))
+
+    async def _start_others(self, run: Mapping[str, Any]) -> list[str]:
+        """Let this end start runs of other workflows; return which ones it may not start any more."""
+        await self._runtime.triggers.refresh()
+        wanted = self._runtime.triggers.started_by_end(run["workflow"], run["status"])
+        workflows, refused = within_chain(self._runtime, run, wanted)
+        if workflows:
+            self._runtime.bus.posted(await post(self._runtime, completion(self._runtime, run, workflows)))
+        return refused
 
     async def _clear_memo(self, run: Mapping[str, Any]) -> None:
         """A run that can be retried keeps its memo as long as itself."""

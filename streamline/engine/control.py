@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,9 @@ from streamline.domain.change import Change
 from streamline.domain.decisions import check_run
 from streamline.domain.names import check_note
 from streamline.domain.payloads import Encoded
-from streamline.domain.transitions import answering, jumping, operating
+from streamline.domain.transitions import answering, hearing, jumping, operating
 from streamline.domain.transitions.answering import Reply, Target
+from streamline.domain.transitions.hearing import Hearing
 from streamline.engine.runtime import Runtime
 from streamline.errors import PayloadTooLarge, StoreUnavailable
 from streamline.store import Scope
@@ -54,6 +55,8 @@ class Control:
         """Let a held run go on."""
         run, _ = await self._operate(run_id, scope, lambda run: operating.unpause(run, self._runtime.clock.now()))
         self._announce(run)
+        if "queued_at" in run:
+            self._runtime.freed(run["slot_key"])  # it may be its turn
 
     async def rewind(self, run_id: str, to_step: str, scope: Scope, *, by: str | None) -> None:
         """Do the run again from a step on, in place; its driver's writes are refused from then on."""
@@ -80,9 +83,41 @@ class Control:
         self._announce(run)
 
     async def deliver(self, run_id: str, name: str, payload: Encoded, scope: Scope) -> None:
-        """Let an event reach the run: what waits for it goes on, else it is kept."""
+        """Let an event reach the run: what waits for it goes on, or it cancels the run, else it is kept."""
         event_id, now = self._runtime.store.new_mark(), self._runtime.clock.now
-        run, _ = await self._operate(run_id, scope, lambda run: answering.deliver(run, name, payload, event_id, now()))
+        token: str | None = None
+
+        def decide(run: dict[str, Any]) -> Change:
+            nonlocal token
+            token = (run.get("lease") or {}).get("token")
+            return hearing.receive(run, name, payload, event_id, now())
+
+        run, _ = await self._operate(run_id, scope, decide)
+        self._tell(run, token)
+
+    async def hear(
+        self, run_id: str, event: Mapping[str, Any], older: Sequence[Mapping[str, Any]], scope: Scope
+    ) -> Hearing:
+        """Offer an event of the inbox to the run, and older ones before it; return what came of it."""
+        now, early = self._runtime.clock.now, self._runtime.settings.event_early_time
+        token: str | None = None
+        found = Hearing()
+
+        def decide(run: dict[str, Any]) -> Change | None:
+            nonlocal token, found
+            token = (run.get("lease") or {}).get("token")
+            found = hearing.hear(run, event, older, early, now())
+            return found.change
+
+        run, changed = await self._operate(run_id, scope, decide)
+        if changed:
+            self._tell(run, token)
+        return found
+
+    def _tell(self, run: dict[str, Any], token: str | None) -> None:
+        """Tell whoever drives the run, or will, of a change that may have taken it from its driver."""
+        if "lease" not in run:
+            self._fence(run["_id"], token)
         self._announce(run)
 
     async def pin_output(self, run_id: str, step_id: str, version: int, scope: Scope) -> None:

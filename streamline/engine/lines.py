@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from streamline.domain.flow import Concurrency
 from streamline.domain.transitions import gating
 from streamline.engine.admission import Admission
 from streamline.engine.gates.slots import Slots, concurrency_of
@@ -24,6 +25,7 @@ logger = logging.getLogger("streamline.engine")
 
 _KEYS_IN_A_PASS = 100
 _BUSY_SECONDS = 1.0
+_ROUNDS = 20
 
 
 class Lines:
@@ -100,22 +102,30 @@ class Lines:
         if self._runtime.registry.latest(workflow) is None or self._runtime.is_held_up(workflow):
             return
         limit = self._batch if policy is None else min(policy.limit, self._batch)
-        queued = await self._runtime.store.run(statements.find_queued(slot_key, limit))
-        free = len(queued)
-        if queued and policy is not None:
-            free = len(await Slots(self._runtime).free(slot_key, policy.limit))
-        await self._call(queued[:free])
+        for _ in range(_ROUNDS):
+            first = await self._first(slot_key, policy, limit)
+            # Those that a throttle puts off leave the line, and what is free is the next ones'.
+            if not first or await self._call(first) == len(first):
+                return
 
-    async def _call(self, first: Sequence[dict[str, Any]]) -> None:
-        """Take those in front where this worker can, and let others take the rest."""
+    async def _first(self, slot_key: str, policy: Concurrency | None, limit: int) -> list[dict[str, Any]]:
+        """Return those in front for whom there are slots."""
+        queued = await self._runtime.store.run(statements.find_queued(slot_key, limit))
+        if not queued or policy is None:
+            return queued
+        return queued[: len(await Slots(self._runtime).free(slot_key, policy.limit))]
+
+    async def _call(self, first: Sequence[dict[str, Any]]) -> int:
+        """Take those in front where this worker can, and let others take the rest; return for how many that worked."""
         routes = self._runtime.routes
         taken = [run["_id"] for run in first if run["route"] in routes][: self._room()]
-        if taken:
-            await self._admission.take(taken)
+        count = await self._admission.take(taken) if taken else 0
         now = self._runtime.clock.now()
         for run in (run for run in first if run["_id"] not in taken):
             if await self._runtime.commit(run, gating.call_up(run, now)):
                 self._runtime.announce(run["route"], now)
+                count += 1
+        return count
 
     async def _keys(self) -> list[str]:
         keys: list[str] = []

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from streamline.clock import Clock
+from streamline.domain.heard import has_heard
 from streamline.domain.place import Document, Place
 from streamline.domain.transitions.closing import waited_for
 from streamline.domain.transitions.patching import Patch
@@ -116,22 +117,30 @@ class Memo:
 
         await self._holding.settle(Patch(self.place, put, entries=events, opens={address: entry}, wanted=is_unchanged))
 
-    async def close(self, address: str, entry: Entry, *, take: str | None = None) -> None:
+    async def close(
+        self, address: str, entry: Entry, *, take: str | None = None, hears: Mapping[str, Any] | None = None
+    ) -> None:
         """Close a wait from inside, unless somebody answers first, or another wait takes the event.
 
         Args:
             address: The wait's.
             entry: What to store.
             take: The id of the event in the run's inbox that is the answer.
+            hears: The event of the common inbox that is the answer.
         """
 
         def is_open(run: Document) -> bool:
             stored = self.place.memo(run).get(address)
             is_there = take is None or any(event["id"] == take for event in run.get("inbox", ()))
+            if hears is not None and has_heard(run, hears):
+                return False
             return is_there and (stored is None or bool(stored.get("open")))
 
         put, closes = {f"{self.place.at}.memo.{address}": dict(entry)}, frozenset({address})
-        await self._holding.settle(Patch(self.place, put, wanted=is_open, closes=closes, takes=take))
+        size = 0 if hears is None else entry.get("size", 0)
+        await self._holding.settle(
+            Patch(self.place, put, weight=size, growth=size, wanted=is_open, closes=closes, takes=take, hears=hears)
+        )
 
     def addresses_within(self, path: str) -> list[str]:
         """Return the addresses of the calls of a branch and of its branches."""

@@ -79,7 +79,7 @@ class Outbox:
         if not self.is_on:
             return change
         if is_full(run, change):
-            await self._make_room(run)
+            await self.settle(run)
         return marked(run, change, self._clock.now())
 
     async def relay(self, runs: Sequence[dict[str, Any]]) -> None:
@@ -110,9 +110,14 @@ class Outbox:
         if self._wakes is not None and not self.is_relayed_here:
             self._wakes.hint(MARKED)
 
-    async def _make_room(self, run: dict[str, Any]) -> None:
-        """The copy that a driver has of its run does not show how far the relay is."""
+    async def settle(self, run: dict[str, Any]) -> None:
+        """Bring into the log what a run has to tell, by its driver, so that the relay leaves the run alone.
+
+        The copy that a driver has of its run does not show how far the relay is.
+        """
+        if not self.is_on:
+            return
         for found in await self._store.run(statements.find_unlogged(run["_id"])):
-            if len(found["events"]) > 0:
+            if found["events"] or "outbox_at" in found:
                 await self.relay([found])
             run["relayed"] = found["event_seq"]

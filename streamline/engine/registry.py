@@ -23,6 +23,11 @@ class Registry:
         """Whether any step of what is served is transactional."""
         return any(definition.is_transactional for definition in self._by_route.values())
 
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """The definitions that start new runs."""
+        return tuple(self._current.values())
+
     def register(self, definition: Definition) -> None:
         """Serve `definition`; raise `AlreadyRegistered` where another one has its name and version."""
         if self._by_route.get(definition.route, definition) is not definition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from streamline.domain.names import check_key, check_note
+from streamline.domain.names import check_note
 from streamline.domain.payloads import NO_VALUE, Codec, Encoded, codec_of
 from streamline.domain.run import Wait, read_waits
 from streamline.domain.statuses import TERMINAL
@@ -14,7 +14,7 @@ from streamline.engine.control import Control
 from streamline.engine.limits import check_payload
 from streamline.engine.loaded import loaded
 from streamline.engine.runtime import Runtime
-from streamline.errors import AlreadyFinished, HookNotFound, InvalidInput, InvalidQuery, NotWaiting, RunNotFound
+from streamline.errors import HookNotFound, InvalidInput, InvalidQuery, NotWaiting, RunNotFound
 from streamline.features.tokens import hash_of
 from streamline.store import Scope, statements
 
@@ -72,16 +72,6 @@ class Replying:
             if run is None and not (isinstance(error, RunNotFound) and _is_like_token(token_or_run_id)):
                 raise
             raise HookNotFound("the token opens nothing", field="token") from error
-
-    async def send_event(self, name: str, payload: Any, run_id: str, scope: Scope) -> int:
-        """Let an event reach a run; return how many it reached."""
-        check_key(name, "name")
-        encoded = self._encoded(payload, None)
-        try:
-            await self._control.deliver(run_id, name, encoded, scope)
-        except AlreadyFinished:
-            return 0
-        return 1
 
     async def pending_waits(
         self, scope: Scope, *, kind: str | None, workflow: str | None, run_id: str | None, limit: int

@@ -11,9 +11,11 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
 from streamline.domain.names import is_storable
+from streamline.domain.transitions.closing import telling
 from streamline.engine.facts import Facts
 from streamline.engine.outbox import Outbox
 from streamline.engine.registry import Registry
+from streamline.engine.triggering import Triggers
 from streamline.errors import RunNotFound
 from streamline.features.tokens import TokenMaker
 from streamline.settings import Settings
@@ -35,6 +37,7 @@ class Runtime:
     tokens: TokenMaker
     facts: Facts
     outbox: Outbox
+    triggers: Triggers
     models: dict[str, Any] = field(default_factory=dict)
 
     def announce(self, route: str, due_at: datetime | None) -> None:
@@ -71,12 +74,19 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
+        change = self.owing(run, change)
         change = await self.outbox.mark(run, change)
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
         self.wrote(run, change)
         return True
+
+    def owing(self, run: dict[str, Any], change: Change) -> Change:
+        """Return a change such that an end which starts runs of other workflows is owed to them."""
+        if "ended_at" in change.put and self.triggers.started_by_end(run.get("workflow", ""), change.put["status"]):
+            return telling(run, change)
+        return change
 
     def wrote(self, run: dict[str, Any], change: Change) -> None:
         """Bring `run` up to date with a change that took effect, and tell the bus."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -11,10 +12,12 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
+from streamline.engine.dispatching import Dispatching
 from streamline.engine.drivers import Drivers
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
+from streamline.engine.inbox_delivery import HINT, Delivery
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.outbox import Outbox
@@ -23,8 +26,10 @@ from streamline.engine.relay import Relay
 from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
+from streamline.engine.sending import Sending
 from streamline.engine.starter import Starter
 from streamline.engine.subscribers import Subscribers
+from streamline.engine.triggering import Triggers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
@@ -55,13 +60,17 @@ class Session:
         self.starter = Starter(runtime, worker)
         self.control = Control(runtime)
         self.replying = Replying(runtime, self.control)
-        self.closer = Closer(runtime, worker.settings.beat_seconds if worker else _CLOSE_SECONDS)
+        period = worker.settings.beat_seconds if worker else _CLOSE_SECONDS
+        self.closer = Closer(runtime, period)
+        self.delivery = Delivery(runtime, self.control, self.starter, period)
+        self.sending = Sending(runtime, self.control, self.starter, self.delivery)
         self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
         self.subscribers = Subscribers(runtime)
         self.drivers = Drivers(runtime)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._dispatch: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -92,7 +101,9 @@ class Session:
             facts = Facts(store, bus, wakes)
             await facts.load()
             outbox = Outbox(store, clock, facts, EventLog(store, clock, bus), bus, wakes)
-            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts, outbox)
+            runtime = Runtime(
+                store, clock, bus, registry, settings, wakes, tokens, facts, outbox, Triggers(facts, registry)
+            )
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             session.listen()
@@ -100,6 +111,8 @@ class Session:
             session.keep_to_facts()
             session.close_runs()
             session.relay()
+            await session.deliver_events()
+            session.dispatch()
         except BaseException:
             await store.close()
             raise
@@ -177,28 +190,59 @@ class Session:
             relaying = repeat("relaying events", self._relay.run_once, self._relay.wait, Breaker())
             self._loops.append(asyncio.ensure_future(relaying))
 
+    async def deliver_events(self) -> None:
+        """Deliver events: those that are stored here at once, others' where that was left undone."""
+        runtime, delivery = self.runtime, self.delivery
+        await runtime.triggers.announce()
+        self._forget_events = (
+            runtime.bus.on_posted(lambda event: self._finish(delivery.try_to_deliver(event))),
+            runtime.bus.on_hint(HINT, lambda: self._finish(delivery.look())),
+        )
+        if self.worker is not None:
+            sweeping = repeat("delivering events", delivery.run_once, runtime.clock.sleep, Breaker())
+            self._loops.append(asyncio.ensure_future(sweeping))
+
+    def dispatch(self) -> None:
+        """Have webhooks delivered, where somebody wants any."""
+        self._dispatching = Dispatching(self.runtime)
+        if self.worker is not None:
+            dispatching = repeat("dispatching webhooks", self._dispatching.run_once, self._dispatching.wait, Breaker())
+            self._dispatch = asyncio.ensure_future(dispatching)
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
-            task = asyncio.ensure_future(self.closer.close(run))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._finish(self.closer.close(run))
+
+    def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside what goes on, and before the app is closed."""
+        task = asyncio.ensure_future(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _finish_all(self) -> None:
+        deadline = self.runtime.clock.monotonic() + self.runtime.settings.patience_seconds
+        while self._closing and (left := deadline - self.runtime.clock.monotonic()) > 0:
+            await asyncio.wait(self._closing, timeout=left)
 
     async def stop_following(self) -> None:
         """Let the handlers of events finish, and drive no subscriber any more."""
-        await self.drivers.close(_CLOSE_SECONDS)
+        if self._dispatch is not None:
+            await end([self._dispatch])
+        await asyncio.gather(self.drivers.close(_CLOSE_SECONDS), self._dispatching.stop(_CLOSE_SECONDS))
 
     async def close(self) -> None:
         """Stop working, let what was said and written leave, and disconnect."""
         await self.stop_following()
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=self.runtime.settings.patience_seconds)
+        await self._finish_all()
         await self.starter.close()
         self._forget()
         self._forget_facts()
         self._forget_stored()
         self.runtime.outbox.log.close()
+        for forget in self._forget_events:
+            forget()
         await end(self._loops)
         await self._relay.stop()
         if self.runtime.wakes is not None:

@@ -88,6 +88,7 @@ def _order(
         },
         root_run_id=parent.get("root_run_id", parent["_id"]),
         deadline_at=None if definition.run_timeout is None else now + definition.run_timeout,
+        chain=parent.get("chain", 0),
         start_by=None if definition.start_by is None else now + definition.start_by,
         gate=_gate_of_child(definition, encoded.value, parent.get("tenant_id")),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -58,15 +59,28 @@ class Starter:
         self._debouncing = Debouncing(runtime)
         self._in_session = SessionStarting(runtime, self._winner_id)
 
-    async def start(self, definition: Definition, value: Any, options: StartOptions, scope: Scope) -> Started:
+    async def start(
+        self, definition: Definition, value: Any, options: StartOptions, scope: Scope, **born: Any
+    ) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
+
+        Args:
+            definition: Its workflow.
+            value: Its input.
+            options: What the caller asks for.
+            scope: Whose run it is.
+            born: What else of the `Order` it begins with; an idempotency key where there is none otherwise.
 
         Raises:
             InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: Something of the start is not
                 of the allowed form; nothing is stored.
-            IdempotencyConflict: A run with the chosen id exists.
+            IdempotencyConflict: A run with the chosen id exists, or the key is kept, and was used with another input.
+            ConcurrencyLimitReached: Every slot is taken, and the workflow says that such a run is refused.
         """
         order = order_of(self._runtime, definition, value, options, scope)
+        if born:
+            born["idempotency_key"] = order.idempotency_key or born.get("idempotency_key")
+            order = replace(order, **born)
         if (session := options.get("session")) is not None:
             return (await self._start_in(session, [order], due_at_of(self._runtime, options)))[0]
         return await self._start(order, due_at_of(self._runtime, options))
@@ -110,7 +124,7 @@ class Starter:
             Its id, or an older draft's; what the insert came to; and how the gates let it in.
         """
         if "debounce_key" in order.gate:
-            return *(await self._debouncing.start(order, due_at or self._runtime.clock.now())), None
+            return *(await self._debouncing.start(order, due_at)), None
         if not order.gate or due_at is not None:
             return order.run_id, await self._inserting.insert(order, due_at), None
         has_place = self._inserting.reserve(order)
@@ -143,6 +157,7 @@ class Starter:
             metadata=run.get("metadata"),
             deadline_at=deadline_of(None, definition.run_timeout, now),
             gate=gate_of(definition, run["input"], run.get("tenant_id")),
+            chain=run.get("chain", 0),
         )
         newborn = (await self._entrance.newborns([order], None))[0]
         if state is not None:
@@ -170,7 +185,7 @@ class Starter:
             return await self._start_in(session, orders, due_at)
         if definition.debounce is not None or any(self._entrance.is_refusing(order) for order in orders[:1]):
             if due_at is None and definition.debounce is None:
-                await self._entrance.check_room(orders)
+                await self._entrance.check_room([order for order in orders if not await self._is_started(order)])
             return [await self._start(order, due_at) for order in orders]
         newborns = await self._entrance.newborns(orders, due_at)
         inserts = [self._inserting.statement(order, run) for order, run in zip(orders, newborns, strict=True)]
@@ -187,6 +202,9 @@ class Starter:
             self._runtime.announce(route, min(dues, default=None))
         for slot_key in {run["slot_key"] for run in runs if "queued_at" in run}:
             self._runtime.freed(slot_key)
+
+    async def _is_started(self, order: Order) -> bool:
+        return order.idempotency_key is not None and await self._winner(order) is not None
 
     async def _winner_id(self, order: Order, find: Reader) -> str | None:
         winner = await self._winner(order, find)
@@ -211,8 +229,10 @@ class Starter:
         if order.is_kept and "rev" in found[0] and "kept_key" not in found[0]:
             # It was started for as long as it is active; from now on it keeps the key.
             change = operating.keep_key(found[0], self._runtime.clock.now())
-            if not await self._runtime.commit(found[0], change):
-                return await self._winner(order, find)
+            with suppress(IdempotencyConflict):  # another run was made to keep it
+                if await self._runtime.commit(found[0], change):
+                    return Started(found[0]["_id"], created=False)
+            return await self._winner(order, find)
         return Started(found[0]["_id"], created=False)
 
     async def _settled(self, order: Order, due_at: datetime | None, outcome: Inserted) -> Started:

@@ -113,6 +113,18 @@ class Surroundings(Protocol):
         """Return the definition of a route that is registered here, or None."""
         ...
 
+    async def kept_event(self, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the first kept event that a wait for an event is for, or None."""
+        ...
+
+    async def post(self, address: str, name: str, payload: Encoded) -> tuple[dict[str, Any], list[str]]:
+        """Store an event for other runs; return it, and the workflows that it may not start any more."""
+        ...
+
+    def deliver(self, event: dict[str, Any]) -> None:
+        """Let a stored event be brought to whom it concerns."""
+        ...
+
     async def spawn(self, wanted: Sequence[Any], *, fan: str, policy: Any, on_parent_close: str) -> list[str]:
         """Start children that are not there yet; return their ids."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -82,6 +83,8 @@ class Transaction:
         """
         self._work = await begin(self._runtime.store)
         await self._extend_lease(beat)
+        with suppress(StoreUnavailable):  # the relay may then be in the way, and the step is tried again
+            await self._runtime.outbox.settle(self._holding.run)
         self._holding.quiet = True
         self._said = dict(self._holding.riders)
         lease, left = self._settings.lease_seconds, self._seconds_left()
@@ -130,6 +133,7 @@ class Transaction:
         Raises:
             HeartbeatLost: Nobody knows, and there is no time left to find out.
         """
+        change = self._runtime.owing(run, change)
         change = await self._runtime.outbox.mark(run, change)
         statement = statements.advance_run(run["_id"], change, self._runtime.store.new_mark())
         if not self._is_held() or not await work.update(statement):

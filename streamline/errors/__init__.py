@@ -9,8 +9,10 @@ from streamline.errors.circumstances import (
     AppClosed,
     ContextClosed,
     CorruptRun,
+    ExtraMissing,
     StoreUnavailable,
     UnsafeDeployment,
+    WebhookFailed,
     WrongLoop,
 )
 from streamline.errors.outcomes_of_runs import (
@@ -58,6 +60,8 @@ from streamline.errors.refusals import (
     TenantRequired,
     UrlNotAllowed,
     VersionMismatch,
+    WebhookExists,
+    WebhookNotFound,
     WorkflowNotFound,
 )
 from streamline.errors.root import (
@@ -75,6 +79,7 @@ __all__ = [
     "CorruptRun",
     "DefinitionError",
     "DuplicateStep",
+    "ExtraMissing",
     "ForeignTenant",
     "HeartbeatLost",
     "HookAlreadyUsed",
@@ -113,6 +118,9 @@ __all__ = [
     "UrlNotAllowed",
     "VersionMismatch",
     "WaitTimeout",
+    "WebhookExists",
+    "WebhookFailed",
+    "WebhookNotFound",
     "WorkflowNotFound",
     "WrongLoop",
 ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from streamline.errors.root import StreamlineError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 
 class StoreUnavailable(StreamlineError):
@@ -40,3 +45,27 @@ class AppClosed(StreamlineError):
     """The app is not open."""
 
     code = "app.closed"
+
+
+class ExtraMissing(StreamlineError):
+    """Something needs a package that is not installed; the message names the extra that brings it."""
+
+    code = "app.extra_missing"
+
+
+class WebhookFailed(StreamlineError):
+    """A webhook was sent and not taken; kept with the endpoint and with dead letters, never raised by a verb.
+
+    Args:
+        message: What was met.
+        after: When the receiver wants to be asked again, if it says so.
+        gone: Whether it wants no more webhooks at all.
+    """
+
+    code = "webhook.failed"
+    http_status = 502
+
+    def __init__(self, message: str = "", *, after: timedelta | None = None, gone: bool = False) -> None:
+        super().__init__(message)
+        self.after = after
+        self.gone = gone

@@ -136,6 +136,12 @@ class ScheduleNotFound(NotFound):
     code = "schedule.not_found"
 
 
+class WebhookNotFound(NotFound):
+    """No such webhook endpoint within the caller's scope."""
+
+    code = "webhook.not_found"
+
+
 class SubscriberNotFound(NotFound):
     """No such subscriber within the caller's scope."""
 
@@ -186,6 +192,12 @@ class IdempotencyConflict(Conflict):
     """The idempotency key belongs to another run."""
 
     code = "idempotency.conflict"
+
+
+class WebhookExists(Conflict):
+    """There is a webhook endpoint of this id already."""
+
+    code = "webhook.exists"
 
 
 class HookExpired(StreamlineError):

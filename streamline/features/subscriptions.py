@@ -26,7 +26,7 @@ class Subscription:
     """One durable consumer of the log, whoever delivers to it.
 
     Args:
-        name: Its name within the deployment, as a workflow's.
+        name: Its name within the deployment.
         on: Globs over event types, of which one must match.
         workflow: Only events of runs of this workflow.
         retry: When an event that could not be delivered is tried again, and when it is put aside.
@@ -47,7 +47,6 @@ class Subscription:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        check_name(self.name, "name")
         object.__setattr__(self, "globs", check_globs(self.on))
         if self.workflow is not None:
             check_name(self.workflow, "workflow")

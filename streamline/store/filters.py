@@ -19,6 +19,7 @@ from streamline.errors import InvalidPolicy, InvalidQuery, SerializationError
 PAGE_MAX = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROOTS = ("input", "metadata", "output")
+EVENT_ROOTS = ("input", "state", "metadata")
 _LOGICAL = frozenset({"$and", "$or", "$nor"})
 _OPERATORS = frozenset(
     {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$all", "$size", "$not", "$elemMatch"}
@@ -100,7 +101,7 @@ def behind(cursor: str, order: str) -> dict[str, Any]:
     }
 
 
-def checked_match(match: object) -> Mapping[str, Any]:
+def checked_match(match: object, roots: Sequence[str] = _ROOTS) -> Mapping[str, Any]:
     """Return a user's filter if it reaches only payloads and runs no code; raise `InvalidQuery`."""
     if not isinstance(match, Mapping):
         raise InvalidQuery("match: a mapping", field="match")
@@ -113,9 +114,9 @@ def checked_match(match: object) -> Mapping[str, Any]:
             if not isinstance(value, (list, tuple)) or not value:
                 raise InvalidQuery(f"match: {key} takes a list of filters", field="match")
             for part in value:
-                checked_match(part)
-        elif not isinstance(key, str) or key.split(".")[0] not in _ROOTS:
-            raise InvalidQuery(f"match: fields begin with {', '.join(_ROOTS)}", field="match")
+                checked_match(part, roots)
+        elif not isinstance(key, str) or key.split(".")[0] not in roots:
+            raise InvalidQuery(f"match: fields begin with {', '.join(roots)}", field="match")
         else:
             _check_condition(value)
     return match

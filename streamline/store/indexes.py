@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 from streamline.errors import UnsafeDeployment
 from streamline.store.driver import Driver
 from streamline.store.operations import Collection
-from streamline.store.statements import EPOCH
+from streamline.store.statements.about_runs import EPOCH
 
 _CONFLICTS = (85, 86)
 _DUPLICATES = 11000
@@ -84,6 +84,12 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"lease.until": {"$gt": EPOCH}}},
     ),
     Index(
+        "runs_listens",
+        (("tenant_id", 1), ("listens", 1), ("_id", 1)),
+        ("find_listeners",),
+        {"partialFilterExpression": {"listens": {"$gt": ""}}},
+    ),
+    Index(
         "runs_owing",
         (("owes_at", 1),),
         ("find_owing",),
@@ -99,7 +105,7 @@ RUN_INDEXES = (
     Index(
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
-        ("find_page", "count_runs"),
+        ("find_addressed", "find_page", "count_runs"),
     ),
     Index(
         "runs_queue",
@@ -150,6 +156,34 @@ SUBSCRIBER_INDEXES = (
         ("discard_dead", "find_dead", "retry_dead"),
         {"partialFilterExpression": {"of": {"$gt": ""}}},
     ),
+    Index(
+        "subscribers_webhooks",
+        (("tenant_id", 1), ("webhook.id", 1)),
+        ("find_webhooks",),
+        {"partialFilterExpression": {"webhook.id": {"$gt": ""}}},
+    ),
+)
+
+INBOX_INDEXES = (
+    Index("inbox_name", (("tenant_id", 1), ("name", 1), ("at", 1), ("_id", 1)), ("find_events",)),
+    Index(
+        "inbox_owed",
+        (("owed_at", 1),),
+        ("find_owed_events",),
+        {"partialFilterExpression": {"owed_at": {"$gt": EPOCH}}},
+    ),
+    Index(
+        "inbox_triggers",
+        (("triggers", 1),),
+        ("find_triggered",),
+        {"partialFilterExpression": {"triggers": {"$gt": ""}}},
+    ),
+    Index(
+        "inbox_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of events whose time is over",),
+        {"expireAfterSeconds": 0, "partialFilterExpression": {"expire_at": {"$gt": EPOCH}}},
+    ),
 )
 
 GATE_INDEXES = (
@@ -167,6 +201,7 @@ INDEXES: dict[Collection, tuple[Index, ...]] = {
     "gates": GATE_INDEXES,
     "log": LOG_INDEXES,
     "subscribers": SUBSCRIBER_INDEXES,
+    "inbox": INBOX_INDEXES,
 }
 
 

@@ -81,6 +81,7 @@ def waiting(tenant: str) -> list[dict[str, Any]]:
         del run["due_at"]
         since = NOW - timedelta(seconds=i)
         run |= {"status": "waiting", "hooks": [f"hash{i}-{tenant}"], "waiting_since": since, "waiting_for": ["hook"]}
+        run |= {"listens": ["paid", f"only{i}"]}
     return made
 
 
@@ -136,7 +137,29 @@ def subscribers(tenant: str) -> list[dict[str, Any]]:
     lease = {"worker": "me", "token": f"token-{tenant}", "until": NOW}
     letters = [{"_id": f"sub-{tenant}/{i}", "of": f"sub-{tenant}", "position": i} for i in range(1, EACH + 1)]
     letters = [letter | ({"again": letter["of"]} if i % 3 == 0 else {}) for i, letter in enumerate(letters)]
-    return [{"_id": f"sub-{tenant}", "position": 1, "saves": 3, "lease": lease}, *letters]
+    driven = {"_id": f"sub-{tenant}", "position": 1, "saves": 3, "lease": lease}
+    return [driven, *letters, *(endpoint(i, tenant) for i in range(EACH))]
+
+
+def endpoint(i: int, tenant: str) -> dict[str, Any]:
+    """A webhook endpoint that has failed a few times; every other one is disabled."""
+    webhook = {"id": f"w{i}", "failures": 5, "failing_since": NOW, "secrets": [{"secret": "s"}]}
+    made = {"_id": f"webhook:{tenant}:w{i}", "tenant_id": tenant, "webhook": webhook, "held": [{"due_at": NOW}]}
+    return made | ({"disabled_at": NOW} if i % 2 else {})
+
+
+def events(tenant: str) -> list[dict[str, Any]]:
+    """Events of three names; every second is on its way, every third has yet to start a run."""
+    made = []
+    for i in range(3 * EACH):
+        event = {"_id": f"event{i}-{tenant}", "name": f"name{i % 3}", "tenant_id": tenant, "payload": i}
+        event |= {
+            "at": NOW - timedelta(seconds=i),
+            "reached": i % 2,
+            "triggers": [f"wf-{tenant}"] if i % 3 == 0 else [],
+        }
+        made.append(event | ({"owed_at": event["at"]} if i % 2 == 0 else {}))
+    return made
 
 
 def entries(tenant: str) -> list[dict[str, Any]]:
@@ -172,6 +195,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
     workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
     sub = f"sub-{tenant}"
+    enabled, disabled = f"webhook:{tenant}:w0", f"webhook:{tenant}:w1"
     return {
         "advance_run": [
             Case(statements.advance_run(run["_id"], transition(run), "m1"), "_id"),
@@ -195,6 +219,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
         "count_due": [Case(statements.count_due(NOW), "runs_due", 2 * EACH)],
+        "count_failure": [Case(statements.count_failure(enabled, "no", NOW), "_id")],
         "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
         "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
         "count_runs": [
@@ -202,18 +227,33 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
             Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 2, 2),
         ],
+        "disable_webhook": [
+            Case(statements.disable_webhook(enabled, "why", NOW), "_id"),
+            Case(statements.disable_webhook(enabled, "why", NOW, 5, NOW), "_id"),
+            Case(statements.disable_webhook(enabled, "why", NOW, 6, NOW), "_id", 0),
+            Case(statements.disable_webhook(enabled, "why", NOW, 5, NOW - timedelta(seconds=1)), "_id", 0),
+            Case(statements.disable_webhook(disabled, "why", NOW), "_id", 0),
+        ],
         "discard_dead": [
             Case(statements.discard_dead(sub), "subscribers_dead", EACH),
             Case(statements.discard_dead(sub, [1, 2, 99]), "subscribers_dead", 2),
         ],
         "count_slots": [Case(statements.count_slots(), "runs_slots", EACH)],
         "count_workflows": [Case(statements.count_workflows(), "runs_page", ALL, ALL)],
+        "enable_webhook": [
+            Case(statements.enable_webhook(disabled, {"webhook.failures": 0}, ["webhook.last_error"], NOW), "_id"),
+            Case(statements.enable_webhook(enabled, {"webhook.failures": 0}, [], NOW), "_id", 0),
+        ],
         "expire_memo": [
             Case(statements.expire_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
         ],
         "find_active_child": [Case(statements.find_active_child(parent, "fan0"), "runs_children")],
         "find_asked_again": [Case(statements.find_asked_again(sub, 10), "subscribers_again", EACH // 3)],
+        "find_addressed": [
+            Case(statements.find_addressed("kin", {}, 10), "runs_page_by_workflow", 10, 6 * EACH),
+            Case(statements.find_addressed("kin", {"input.n": 2}, 10), "runs_page_by_workflow", 0, 6 * EACH),
+        ],
         "find_children": [
             Case(statements.find_children(parent), "runs_children", EACH),
             Case(statements.find_children(parent, "fan1"), "runs_children", EACH // 2),
@@ -226,10 +266,21 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_due(ROUTES, NOW, 10), "runs_due", 10),
             Case(statements.find_due(ROUTES[:1], NOW, 1000), "runs_due", 2 * EACH),
         ],
+        "find_events": [
+            Case(events_of("name0"), "inbox_name", EACH),
+            Case(events_of("name1", since=NOW), "inbox_name", EACH // 2, 2 * EACH),
+            Case(events_of("name1", behind=(NOW - timedelta(seconds=4), f"event4-{tenant}")), "inbox_name", 1),
+            Case(events_of("name1", before=(NOW - timedelta(seconds=4), f"event4-{tenant}")), "inbox_name", EACH - 2),
+            Case(events_of("name2", heard=[f"event{i}-{tenant}" for i in range(6)]), "inbox_name", EACH - 2),
+        ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
         "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
         "find_gate": [Case(statements.find_gate("gate"), "_id")],
         "find_gated": [Case(statements.find_gated(due), "_id", 2)],
+        "find_fitting": [
+            Case(statements.find_fitting(run["_id"], {"input.n": 1}), "_id"),
+            Case(statements.find_fitting(run["_id"], {"$or": [{"input.n": 2}, {"state.n": 1}]}), "_id", 0),
+        ],
         "find_hook": [Case(statements.find_hook(f"hash5-{tenant}"), "runs_hooks")],
         "find_keeper": [Case(statements.find_keeper(tenant, "kin", "kept"), "runs_kept_key")],
         "find_leases": [Case(statements.find_leases(all_held), "_id", EACH)],
@@ -238,6 +289,11 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_log_since": [Case(statements.find_log_since(NOW - timedelta(minutes=59)), "log_time")],
         "find_log_tail": [Case(statements.find_log_tail(), "_id")],
         "find_marked": [Case(statements.find_marked(5), "runs_outbox", 5)],
+        "find_listeners": [
+            Case(statements.find_listeners("paid", None, NOW, "", 50), "runs_listens", EACH),
+            Case(statements.find_listeners("paid", {"input.n": 1}, NOW, "wait4-", 50), "runs_listens", 6),
+            Case(statements.find_listeners("only3", {"input.n": 2}, NOW, "", 50), "runs_listens", 0),
+        ],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
         "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
         "find_meta": [
@@ -245,6 +301,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_meta(sub, "subscribers"), "_id"),
         ],
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
+        "find_owed_events": [Case(statements.find_owed_events(NOW, 5), "inbox_owed", 5)],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
             Case(statements.find_owing(NOW - timedelta(seconds=EACH), 10), "runs_owing", 0),
@@ -270,12 +327,15 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_runs_after": [Case(statements.find_runs_after("held", 5), "_id", 5)],
         "find_unlogged": [Case(statements.find_unlogged(run["_id"]), "_id")],
         "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
+        "find_triggered": [Case(statements.find_triggered([f"wf-{tenant}", "more"], 50), "inbox_triggers", EACH)],
         "find_waiting": [
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),
             Case(statements.find_waiting(waits, 50), "runs_waiting", EACH),
         ],
+        "find_webhooks": [Case(statements.find_webhooks(), "subscribers_webhooks", 2 * EACH)],
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
         "insert_gate": [Case(statements.insert_gate({"_id": "gate", "rev": 1}), "_id")],
+        "insert_event": [Case(statements.insert_event(events(tenant)[0]), "_id")],
         "insert_memo": [Case(statements.insert_memo([memo[0], memo[1] | {"_id": "new"}]), "_id")],
         "insert_meta": [
             Case(statements.insert_meta({"_id": "secret", "value": "other"}), "_id"),
@@ -284,7 +344,9 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
         "mark_runs": [Case(statements.mark_runs(due, NOW), "_id", 2)],
         "note_logged": [
-            Case(statements.note_logged([{"run_id": run_id, "seq": 1} for run_id in all_held]), "_id", EACH),
+            Case(
+                statements.note_logged([{"run_id": f"tells{i}-{tenant}", "seq": 1} for i in range(EACH)]), "_id", EACH
+            ),
             Case(statements.note_logged([{"run_id": run["_id"], "seq": 1, "rev": 9, "put": {}}]), "_id", 0),
         ],
         "note_relayed": [Case(statements.note_relayed([{"run_id": run_id, "seq": 2} for run_id in due]), "_id", 2)],
@@ -299,6 +361,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.retry_dead(sub, None), "subscribers_dead", EACH),
             Case(statements.retry_dead(sub, [3]), "subscribers_dead", 1),
         ],
+        "rotate_secret": [
+            Case(statements.rotate_secret(enabled, "s", [{"secret": "t"}], NOW), "_id"),
+            Case(statements.rotate_secret(enabled, "other", [{"secret": "t"}], NOW), "_id", 0),
+        ],
         "save_subscriber": [
             Case(statements.save_subscriber(sub, f"token-{tenant}", 3, {"position": 5}, NOW), "_id"),
             Case(statements.save_subscriber(sub, f"token-{tenant}", 2, {"position": 5}, NOW), "_id", 0),
@@ -308,8 +374,23 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "take_lease": [
             Case(statements.take_lease(sub, LEASE, NOW + timedelta(seconds=1), "subscribers"), "_id"),
             Case(statements.take_lease(sub, LEASE, NOW - timedelta(seconds=1), "subscribers"), "_id", 0),
+            Case(statements.take_lease(enabled, LEASE, NOW, "subscribers"), "_id"),
+            Case(statements.take_lease(disabled, LEASE, NOW, "subscribers"), "_id", 0),
+        ],
+        "settle_event": [
+            Case(statements.settle_event(f"event0-{tenant}", 3), "_id"),
+            Case(statements.settle_event(f"event1-{tenant}", 3), "_id", 0),
+        ],
+        "settle_trigger": [
+            Case(statements.settle_trigger(f"event0-{tenant}", f"wf-{tenant}", None, reached=1), "_id"),
+            Case(statements.settle_trigger(f"event0-{tenant}", "other", {"code": "c"}, reached=0), "_id", 0),
         ],
     }
+
+
+def events_of(name: str, *, since: Any = NOW - timedelta(days=1), **more: Any) -> Any:
+    asked = {"behind": None, "before": None, "heard": (), **more}
+    return statements.find_events(name, since, NOW - timedelta(days=1), limit=50, **asked)
 
 
 @pytest.fixture
@@ -319,6 +400,7 @@ async def filled(store: Store, runs: Any) -> Store:
         await runs.database["streamline.memo"].insert_many(entries(tenant))
         await runs.database["streamline.log"].insert_many(log_entries(tenant))
         await runs.database["streamline.subscribers"].insert_many(subscribers(tenant))
+        await runs.database["streamline.inbox"].insert_many(events(tenant))
     await runs.database["streamline.gates"].insert_one({"_id": "gate", "rev": 3})
     await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
@@ -326,7 +408,7 @@ async def filled(store: Store, runs: Any) -> Store:
 
 def statement_functions() -> dict[str, Callable[..., Any]]:
     made = inspect.getmembers(statements, inspect.isfunction)
-    ours = {name: function for name, function in made if function.__module__ == statements.__name__}
+    ours = {name: function for name, function in made if function.__module__.startswith(statements.__name__)}
     return {name: function for name, function in ours.items() if not name.startswith("_") and name != "list_statuses"}
 
 
@@ -363,7 +445,8 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
 WITHIN_A_TENANT = (
-    "advance_run", "count_runs", "count_workflows", "find_hook", "find_page", "find_run", "find_waiting", "find_winner",
+    "advance_run", "count_runs", "count_workflows", "find_addressed", "find_events", "find_fitting", "find_hook",
+    "find_listeners", "find_page", "find_run", "find_waiting", "find_winner", "settle_event", "settle_trigger",
 )  # fmt: skip
 
 
@@ -381,7 +464,7 @@ async def test_the_index_in_its_docstring_serves_a_statement(filled: Store, data
 @pytest.mark.parametrize(("name", "i"), NUMBERED)
 async def test_a_statement_is_about_its_own_tenants_runs(filled: Store, runs: Any, name: str, i: int) -> None:
     case = cases("ours")[name][i]
-    scope = EVERYTHING if name in BESIDE else Scope("ours")
+    scope = Scope("ours") if name not in BESIDE or name in WITHIN_A_TENANT else EVERYTHING
     assert await size_of(filled, case.statement, scope) == case.touches
 
 
@@ -411,6 +494,17 @@ async def test_a_condition_on_the_tenant_can_narrow_and_never_widen(filled: Stor
     assert {document["tenant_id"] for document in found} <= {"ours"}
     counted = await filled.run(statements.count_runs(wider), Scope("ours"))
     assert sum(each["n"] for each in counted) == len(found)
+
+
+async def test_a_webhook_endpoint_is_its_tenants(filled: Store, database: Any) -> None:
+    found = await filled.run(statements.find_webhooks(), Scope("ours"))
+    assert [each["webhook"]["id"] for each in found] == sorted(f"w{i}" for i in range(EACH))
+    assert {each["tenant_id"] for each in found} == {"ours"}
+    before = [each async for each in database["streamline.subscribers"].find({}).sort("_id")]
+    for name in ("disable_webhook", "enable_webhook", "rotate_secret"):
+        for case in cases("theirs")[name]:
+            assert await filled.run(case.statement, Scope("ours")) == 0
+    assert [each async for each in database["streamline.subscribers"].find({}).sort("_id")] == before
 
 
 async def test_runs_without_a_tenant_are_a_scope_of_their_own(filled: Store, runs: Any) -> None:

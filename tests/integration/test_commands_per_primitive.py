@@ -244,12 +244,17 @@ async def send(app: Streamline, run_id: str) -> None:
     await app.send_event("go", {"n": 1}, run_id=run_id)
 
 
+async def send_to_all(app: Streamline, run_id: str) -> None:
+    await app.send_event("go", {"n": 1})
+
+
 CASES = {
     "nothing": Case(one_step(nothing), 2),
     "sleep": Case(one_step(sleep), 4),
     "call": Case(one_step(call), 3),
     "wait": Case(one_step(wait), 5, lambda app, run_id: app.resume(run_id, 1)),
-    "wait_for": Case(one_step(wait_for), 5, send),
+    "wait_for": Case(one_step(wait_for), 6, send),
+    "wait_for, event for many": Case(one_step(wait_for), 8, send_to_all),
     "wait_for, event first": Case(one_step(wait_for_early), 6, send),
     "hook": Case(one_step(hook), 6, lambda app, run_id: app.resume_hook(TOKENS[run_id], 1)),
     "approve": Case(one_step(approve), 5, lambda app, run_id: app.approve(run_id)),
@@ -267,7 +272,7 @@ CASES = {
     "save": Case(one_step(save), 3),
     "state, unsaved": Case(one_step(state), 2),
     "progress, metric, log, 50 of each": Case(one_step(said), 3),
-    "emit": Case(one_step(emit), 3),
+    "emit": Case(one_step(emit), 5),
     "start_child": Case(one_step(child, kid()), 12),
     "start_child, wait=False": Case(one_step(detached, kid()), 8),
     # Two children that end at once may both tell the parent; how many share a command is a matter of timing.
@@ -318,4 +323,5 @@ async def is_parked(database: Any, handle: RunHandle[Any]) -> bool:
 async def all_is_over(database: Any) -> bool:
     """Return whether every run has ended and owes nothing any more."""
     query = {"$or": [{"status": {"$nin": sorted(TERMINAL)}}, {"owes_at": {"$exists": True}}]}
-    return not await database["streamline.runs"].count_documents(query)
+    owed = await database["streamline.inbox"].count_documents({"owed_at": {"$exists": True}})
+    return not owed and not await database["streamline.runs"].count_documents(query)

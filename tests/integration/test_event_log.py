@@ -336,6 +336,30 @@ async def test_a_process_that_relays_hands_that_over_when_it_closes(make_app: An
         assert is_complete(await logged(log, 7), handle.id, 2)
 
 
+async def test_the_relay_is_not_in_the_way_of_transactions(make_app: Any, log: Any, database: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("payer")
+    entered: list[str] = []
+
+    @wf.step
+    async def before(ctx: Context[Any]) -> None: ...
+
+    @wf.step(transactional=True)
+    async def pay(ctx: Context[Any]) -> None:
+        entered.append(ctx.run_id)
+        await database["payments"].insert_one({"run_id": ctx.run_id}, session=ctx.session)
+        await asyncio.sleep(0.1)
+
+    await database.create_collection("payments")
+    async with make_app(wf) as app:
+        await switch_on(app)
+        handles = [await app.start(wf) for _ in range(5)]
+        for handle in handles:
+            await handle.result("20s")
+        entries = await logged(log, 5 * 6)
+    assert sorted(entered) == sorted(handle.id for handle in handles)
+    assert all(is_complete(entries, handle.id, 6) for handle in handles)
+
+
 async def test_a_tick_relays(make_app: Any, log: Any) -> None:
     wf = telling()
     async with make_app(wf, worker=False) as app:

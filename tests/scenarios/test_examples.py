@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,7 +28,11 @@ TESTED = {
     "orders/fulfil.py",
     "orders/payments.py",
     "otp_agent.py",
+    "rate_limited_api.py",
+    "search_reindex.py",
+    "user_lifecycle.py",
     "webhook/provider.py",
+    "webhook/sender.py",
     "webhook/shop.py",
 }
 ENOUGH_HOURS = 0.5 / 3600
@@ -124,6 +130,12 @@ async def test_a_webhook_pays_an_order_once(database_uri: str, database: Any) ->
     assert stored["steps"][0]["output"] == {"status": "paid", "amount": 42}
 
 
+async def test_webhooks_tell_a_customer_of_an_order(database_uri: str, database: Any) -> None:
+    lines = run_example("webhook/sender.py", database_uri).splitlines()
+    assert lines == ["customer is told: order.paid", "customer is told: run.done", "failures since the last success: 0"]
+    assert await database["streamline.subscribers"].count_documents({}) == 0
+
+
 async def test_an_agent_asks_for_a_code_three_turns_in_a_row(database_uri: str, database: Any) -> None:
     lines = run_example("otp_agent.py", database_uri).splitlines()
     assert lines == [
@@ -165,6 +177,31 @@ async def test_a_transfer_is_all_or_nothing(database_uri: str, database: Any) ->
     assert retried["steps"][0]["attempt"] == 2
     done = {run["_id"] async for run in runs_of(database).find({"status": "done"})}
     assert {entry["run"] async for entry in database["ledger"].find()} == done
+
+
+async def test_an_api_is_called_within_its_limits(database_uri: str, database: Any) -> None:
+    lines = run_example("rate_limited_api.py", database_uri).splitlines()
+    assert lines[-2:] == [
+        "hello ann: 10, hello ben: 4, hello cid: 4",
+        "at most 2 at once for a customer, 0 refused",
+    ]
+    stored = await runs_of(database).find({}).to_list(None)
+    assert all(run["steps"][0]["attempt"] == 1 and "slot" not in run for run in stored)
+    begun = sorted(run["started_at"] for run in stored)
+    windows = [sixth - first for first, sixth in zip(begun, begun[5:], strict=False)]
+    assert min(windows) >= timedelta(seconds=1)
+
+
+async def test_an_index_follows_edits_without_a_run_for_each(database_uri: str, database: Any) -> None:
+    wiki, news, end = run_example("search_reindex.py", database_uri).splitlines()
+    assert wiki == "wiki: 1 runs, up to revision 4"
+    assert re.fullmatch(r"news: [2-9] runs, up to revision 59", news)
+    assert end == "the index is up to date"
+    stored = await runs_of(database).find({}).to_list(None)
+    assert {run["status"] for run in stored} == {"done"}
+    for collection, revision in (("wiki", 4), ("news", 59)):
+        inputs = [run["input"]["revision"] for run in stored if run["input"]["collection"] == collection]
+        assert max(inputs) == revision
 
 
 @pytest.fixture
@@ -218,3 +255,16 @@ async def test_fastapi_explains_what_is_wrong(orders_api: httpx.AsyncClient) -> 
         missing = await orders_api.request(method, path)
         assert missing.status_code == 404
         assert missing.json()["code"] == "run.not_found"
+
+
+async def test_a_user_signs_up_is_onboarded_and_leaves(database_uri: str, database: Any) -> None:
+    lines = run_example("user_lifecycle.py", database_uri).splitlines()
+    assert lines[:2] == ["ann: 1 onboarding started", "bob: 1 onboarding started"]
+    # The survey may be asked before or after the other user has left.
+    assert sorted(lines[2:4]) == [
+        "bob leaves: 1 onboarding cancelled",
+        "to ann@example.org: how do you like Garden, Ann?",
+    ]
+    assert lines[4:] == ["{'cancelled': 1, 'done': 1}"]
+    survey = await runs_of(database).find_one({"workflow": "survey"})
+    assert (survey["input"]["project"], survey["chain"]) == ("Garden", 2)

@@ -67,15 +67,20 @@ class Runs:
         except PyMongoError:
             return -1
 
-    def until_ended(self, n: int, *, within: float) -> None:
-        """Wait until there are `n` runs and all have ended; fail with what is stuck."""
+    def until_ended(self, n: int | None = None, *, within: float) -> None:
+        """Wait until there are `n` runs, default any number, and all have ended; fail with what is stuck."""
+
+        def ended() -> bool:
+            found = self.count()
+            return (n is None or found == n) and self.count(status={"$in": TERMINAL}) == found >= 0
+
         try:
-            until(lambda: self.count(status={"$in": TERMINAL}) == n == self.count(), within=within, every=0.1)
+            until(ended, within=within, every=0.1)
         except AssertionError:
             found = self.documents()
             stuck = [document for document in found.values() if document["status"] not in TERMINAL]
             shown = "\n".join(json.dumps(document, default=str) for document in stuck[:3])
-            said = f"{len(found)} runs of {n}, {len(stuck)} not ended within {within:g} s"
+            said = f"{len(found)} runs of {n or 'all'}, {len(stuck)} not ended within {within:g} s"
             raise AssertionError(f"{said}:\n{shown}") from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from streamline import Context, Workflow
+from streamline import Context, OnEvent, Workflow
 from tests.stress.ledger import Ledger
 
 FIVE = ("first", "second", "third", "fourth", "fifth")
@@ -171,6 +171,18 @@ def talking(
         with recorded(ledger, ctx):
             return int(ctx.outputs["talk"])
 
+
+def hearing(ledger: Ledger, name: str = "hearing", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
+    """Return a workflow that takes one event after the other until it is told to stop, and returns them all."""
+    flow: Workflow[Any, Any, Any] = Workflow(name, version=version)
+
+    @flow.step
+    async def hear(ctx: Context) -> list[Any]:
+        heard: list[Any] = []
+        while not heard or "stop" not in heard[-1]:
+            heard.append(await ctx.wait_for("tick"))
+        return heard
+
     return flow
 
 
@@ -179,10 +191,23 @@ def fading(ledger: Ledger, name: str = "fading", version: str = "1.0.0") -> Work
     return talking(ledger, name, version, kept="1ms")
 
 
+def triggered(ledger: Ledger, name: str = "triggered", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
+    """Return a workflow that every third event starts."""
+    flow: Workflow[Any, Any, Any] = Workflow(name, version=version, triggers=[OnEvent("tick", match={"third": True})])
+
+    @flow.step
+    async def only(ctx: Context) -> Any:
+        return ctx.input
+
+    return flow
+
+
 FLOWS: dict[str, Callable[..., Workflow[Any, Any, Any]]] = {
     "five": five_steps,
     "holding": holding,
     "parking": parking,
     "talking": talking,
     "fading": fading,
+    "hearing": hearing,
+    "triggered": triggered,
 }

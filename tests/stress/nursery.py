@@ -17,6 +17,8 @@ from typing import Any
 
 from tests.stress.crash_process import live_until_crash
 from tests.stress.follower_process import follow
+from tests.stress.gate_process import burst, hold_up
+from tests.stress.sender_process import send_events
 from tests.stress.starter_process import start_runs
 from tests.stress.tied import tie
 from tests.stress.transfers import pay
@@ -26,8 +28,11 @@ ROLES: dict[str, Callable[[dict[str, Any]], None]] = {
     "worker": work,
     "starter": start_runs,
     "crasher": live_until_crash,
-    "follower": follow,
     "payer": pay,
+    "follower": follow,
+    "burster": burst,
+    "holder": hold_up,
+    "sender": send_events,
 }
 
 

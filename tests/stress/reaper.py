@@ -18,12 +18,16 @@ class Reaper:
         dice: Decides who dies and when.
         options: What each worker is begun with.
         size: How many are alive at a time.
+        called: What their names begin with.
     """
 
-    def __init__(self, fleet: Fleet, dice: random.Random, options: dict[str, Any], *, size: int) -> None:
+    def __init__(
+        self, fleet: Fleet, dice: random.Random, options: dict[str, Any], *, size: int, called: str = "worker"
+    ) -> None:
         self._fleet = fleet
         self._dice = dice
         self._options = options
+        self._called = called
         self._begun = 0
         self.deaths = 0
         self.alive = [self._begin() for _ in range(size)]
@@ -46,4 +50,4 @@ class Reaper:
 
     def _begin(self) -> str:
         self._begun += 1
-        return self._fleet.spawn(f"worker{self._begun}", **self._options)
+        return self._fleet.spawn(f"{self._called}{self._begun}", **self._options)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from streamline import Event, Settings, Streamline, Worker
+from streamline import Event, RetryPolicy, Settings, Streamline, Worker
 from tests.stress.flows import FLOWS
 from tests.stress.ledger import Ledger
 
@@ -49,7 +49,7 @@ class Opening:
             "database": self.database,
             "workflows": [FLOWS[kind](ledger, name, version) for kind, name, version in self.flows],
             "worker": False if self.worker is None else Worker(**self.worker),
-            "settings": Settings(**{"patience": "10s", "call_timeout": "5s", **self.settings}),
+            "settings": _settings_of(self.settings),
         }
         if os.environ.get("STREAMLINE_TEST_DRIVER") != "motor":
             async with Streamline(self.uri, **options) as app:
@@ -63,6 +63,11 @@ class Opening:
                 yield app
         finally:
             client.close()
+
+
+def _settings_of(given: Mapping[str, Any]) -> Settings:
+    retry = {"webhook_retry": RetryPolicy(**given["webhook_retry"])} if "webhook_retry" in given else {}
+    return Settings(**{"patience": "10s", "call_timeout": "5s", **given, **retry})
 
 
 class LogIntoLedger(logging.Handler):

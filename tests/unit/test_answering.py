@@ -11,10 +11,11 @@ import pytest
 from streamline.domain.change import apply
 from streamline.domain.payloads import Encoded
 from streamline.domain.place import Place, here
+from streamline.domain.reactions import matches
 from streamline.domain.run import read_waits
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions import answering, jumping, operating, stepping
-from streamline.domain.transitions.answering import INBOX_MAX, Reply, Target, matches
+from streamline.domain.transitions.answering import INBOX_MAX, Reply, Target
 from streamline.domain.transitions.patching import Patch, patched
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting, PayloadTooLarge

@@ -45,9 +45,7 @@ NOT_YET = {
     "NotWaiting",
     "ScheduleError",
     "ScheduleNotFound",
-    "SignatureInvalid",
     "TenantRequired",
-    "UrlNotAllowed",
     "WaitTimeout",
 }
 GROUPS = {"StreamlineError", "NotFound", "Conflict", "DefinitionError"}

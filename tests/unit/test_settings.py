@@ -29,6 +29,11 @@ BAD_SETTINGS: list[tuple[str, Any]] = [
     *[("call_timeout", bad) for bad in (0, -1, "x", None)],
     *[("patience", bad) for bad in (0, -1, "x", None)],
     *[("wakes_size", bad) for bad in (4_095, 0, "x")],
+    *[("webhook_networks", bad) for bad in ("127.0.0.0/8", ["127.0.0.1/8"], ["x"], [None], None, 5, [""])],
+    *[("webhook_timeout", bad) for bad in (0, -1, "x", None)],
+    *[("webhook_retry", bad) for bad in (None, 5, {"max_attempts": 3})],
+    *[("webhook_failures", bad) for bad in (0, 1_000_001, "5", None)],
+    *[("webhook_failing", bad) for bad in (-1, "x", None)],
 ]
 
 

@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Append, Change
+from streamline.domain.heard import noted
 from streamline.domain.payloads import NO_VALUE, Encoded
 from streamline.domain.place import Document, Place, open_waits
+from streamline.domain.reactions import matches
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.writing import answerable, hashes_of, operated, woken
 from streamline.errors import AlreadyFinished, InvalidInput, NotWaiting, PayloadTooLarge
@@ -83,7 +85,14 @@ def answer(run: Document, target: Target, reply: Reply, now: datetime) -> Change
 
 
 def _answered(
-    run: Document, place: Place, address: str, entry: Mapping[str, Any], reply: Reply, now: datetime
+    run: Document,
+    place: Place,
+    address: str,
+    entry: Mapping[str, Any],
+    reply: Reply,
+    now: datetime,
+    *,
+    heard: tuple[Mapping[str, Any], ...] = (),
 ) -> Change:
     settled = settled_entry(entry, reply, now)
     path = f"{place.at}.memo.{address}"
@@ -93,7 +102,9 @@ def _answered(
     left, drop = answerable(run, without=lambda where, key: (where, key) == (place, address))
     told = {"step": run["steps"][place.k]["id"], "key": address, "outcome": reply.outcome}
     told |= {"by": reply.by} if reply.by is not None else {}
-    return operated(run, now, put | left, ("wait.answered", told), drop=drop, weight=reply.payload.size)
+    remembered, append = noted(run, heard)
+    put |= left | remembered
+    return operated(run, now, put, ("wait.answered", told), drop=drop, append=append, weight=reply.payload.size)
 
 
 def settled_entry(entry: Mapping[str, Any], reply: Reply, now: datetime) -> dict[str, Any]:
@@ -113,9 +124,8 @@ def deliver(run: Document, name: str, payload: Encoded, event_id: str, now: date
     """
     if run["status"] in TERMINAL:
         raise AlreadyFinished(f"the run is {run['status']}: no event can reach it", field="run_id")
-    for place, address, entry in sorted(open_waits(run), key=lambda each: each[2]["opened_at"]):
-        is_meant = entry["kind"] == "event" and entry["name"] == name and matches(entry.get("match"), payload.value)
-        if is_meant and not _is_over(entry, now):
+    for place, address, entry in listening(run, name, now):
+        if matches(entry.get("match"), payload.value):
             return _answered(run, place, address, entry, Reply("answered", payload), now)
     if len(run.get("inbox", ())) >= INBOX_MAX:
         raise PayloadTooLarge(f"the run keeps {INBOX_MAX} events that it has not waited for yet", field="name")
@@ -125,15 +135,16 @@ def deliver(run: Document, name: str, payload: Encoded, event_id: str, now: date
     return operated(run, now, put, event, append={"inbox": Append((kept,))}, weight=payload.size)
 
 
-def matches(match: Mapping[str, Any] | None, payload: Any) -> bool:
-    """Return whether a payload has all the values that are asked for, by field path."""
-    return all(_at(payload, path) == wanted for path, wanted in (match or {}).items())
+def listening(run: Document, name: str, now: datetime) -> list[tuple[Place, str, Mapping[str, Any]]]:
+    """Return the open waits for an event of a name whose time is not over, the oldest first."""
+    found = [each for each in open_waits(run) if each[2]["kind"] == "event" and each[2]["name"] == name]
+    return sorted((each for each in found if not _is_over(each[2], now)), key=lambda each: each[2]["opened_at"])
 
 
-def _at(payload: Any, path: str) -> Any:
-    for part in path.split("."):
-        payload = payload.get(part) if isinstance(payload, Mapping) else None
-    return payload
+def bring(run: Document, wait: tuple[Place, str, Mapping[str, Any]], event: Mapping[str, Any], now: datetime) -> Change:
+    """Return the change by which a kept event answers an open wait, and is remembered."""
+    reply = Reply("answered", Encoded(event["payload"], event.get("size", 0)))
+    return _answered(run, *wait, reply, now, heard=(event,))
 
 
 def _is_over(entry: Mapping[str, Any], now: datetime) -> bool:

@@ -19,6 +19,13 @@ class Order:
     Args:
         is_kept: Whether the idempotency key stays taken when the run has ended.
         gate: The keys under which the run passes its workflow's gates.
+        chain: How many runs started one another, by triggers, before this one.
+        inbox: Events that the run has from its beginning.
+        started_by: The event that starts it, which it does not take again.
+        cancel_on: What cancels the run: derived here, from definition and input, so that it holds for every start.
+
+    Raises:
+        InvalidKey: A function of the input that says what cancels the run cannot do so.
     """
 
     run_id: str
@@ -36,6 +43,16 @@ class Order:
     deadline_at: datetime | None = None
     is_kept: bool = False
     gate: Mapping[str, Any] = field(default_factory=dict)
+    chain: int = 0
+    inbox: tuple[Mapping[str, Any], ...] = ()
+    started_by: Mapping[str, Any] | None = None
+    cancel_on: tuple[Mapping[str, Any], ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        """Derive what cancels the run."""
+        if self.definition.cancel_on:
+            rules = (rule.stored(self.input, self.definition.input) for rule in self.definition.cancel_on)
+            object.__setattr__(self, "cancel_on", tuple(rule for rule in rules if rule is not None))
 
 
 def queued(order: Order, now: datetime, due_at: datetime, slot: int | None = None) -> dict[str, Any]:
@@ -106,11 +123,25 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     if definition.retention:
         # Whoever ends the run, be it a process that does not know the workflow, can tell how long it is kept.
         run["retention"] = {status: kept.total_seconds() for status, kept in definition.retention.items()}
+    run |= reacting(order)
     if order.tags:
         run["tags"] = list(order.tags)
     if order.metadata:
         run["metadata"] = dict(order.metadata)
     return run
+
+
+def reacting(order: Order) -> dict[str, Any]:
+    """Return what a new run has to do with events."""
+    found: dict[str, Any] = {"chain": order.chain} if order.chain else {}
+    if order.inbox:
+        found["inbox"] = [dict(event) for event in order.inbox]
+    if order.started_by is not None:
+        found["heard"] = [dict(order.started_by)]
+    if order.cancel_on:
+        names = sorted({rule["name"] for rule in order.cancel_on})
+        found |= {"cancel_on": [dict(rule) for rule in order.cancel_on], "listens": names}
+    return found
 
 
 def newborn_step(step: StepDefinition) -> dict[str, Any]:

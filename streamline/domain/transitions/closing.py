@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.place import Document, beginnings
 from streamline.domain.statuses import TERMINAL
-from streamline.domain.transitions.writing import expiry, operated
+from streamline.domain.transitions.writing import Entry, expiry, operated
 
 
-def closed(run: Document, now: datetime) -> Change | None:
+def closed(run: Document, now: datetime, *entries: Entry) -> Change | None:
     """Return the change that notes that nothing is left to do, or None where that is noted already."""
     if "owes_at" not in run:
         return None
-    return operated(run, now, removal(run), drop=("owes_at",))
+    drop = ("owes_at", *(("tells",) if "tells" in run else ()))
+    return operated(run, now, removal(run), *entries, drop=drop)
+
+
+def telling(run: Document, change: Change) -> Change:
+    """Return the change that ends a run, such that workflows which are started by that end are owed it."""
+    put = {name: value for name, value in change.put.items() if name != "expire_at"}
+    told = {"owes_at": put["ended_at"], "tells": True, "ends": run.get("ends", 0) + 1}
+    return replace(change, put=put | told)
 
 
 def removal(run: Document) -> dict[str, Any]:

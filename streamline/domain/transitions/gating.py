@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from streamline.domain.change import Absent, Change, Counted
+from streamline.domain.change import Absent, Append, Change, Counted
 from streamline.domain.place import Document
-from streamline.domain.transitions.birth import Order
+from streamline.domain.transitions.birth import Order, reacting
 from streamline.domain.transitions.writing import Entry, due, operated
 
 # What whoever decides about a gated run has to know of it.
@@ -53,9 +53,15 @@ def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int |
     return Change(guard=guard, put=put, drop=drop, add={"attempt": 1}, earliest={"started_at": begun_at})
 
 
+def is_in_the_way(run: Document, now: datetime) -> bool:
+    """Return whether a run for which there is no slot would be found again at once, rather than wait in line."""
+    is_due = run.get("due_at") is not None and run["due_at"] <= now
+    return "queued_at" not in run or (is_due and run["due_at"] != run.get("start_by"))
+
+
 def put_in_line(run: Document, now: datetime) -> Change:
     """Return the change by which a due run waits for a slot, out of the way of others."""
-    put: dict[str, Any] = {"queued_at": now}
+    put: dict[str, Any] = {"queued_at": run.get("queued_at", now)}
     drop = ("debounce_key",) if "debounce_key" in run else ()
     if "start_by" in run:
         put["due_at"] = run["start_by"]
@@ -75,6 +81,16 @@ def put_off(run: Document, instant: datetime, now: datetime) -> Change:
     return operated(run, now, {"due_at": instant}, ("run.throttled", {"due_at": instant}), drop=drop)
 
 
+def is_sealed(run: Document, now: datetime) -> bool:
+    """Return whether a draft has waited for as long as it may: it begins as it is, and later starts are not its."""
+    return "fire_by" in run and bool(run["fire_by"] <= now)
+
+
+def seal(run: Document, now: datetime) -> Change:
+    """Return the change by which a draft gives its key back before it begins."""
+    return operated(run, now, {}, drop=("debounce_key",))
+
+
 def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change:
     """Return the change by which a later start under its key gives a draft its input, and puts it off."""
     instant = min(due_at, run["fire_by"]) if "fire_by" in run else due_at
@@ -84,7 +100,10 @@ def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change
         "tags": list(order.tags), "metadata": order.metadata, "start_by": order.start_by,
         "deadline_at": order.deadline_at, **{name: order.gate.get(name) for name in ("slot_key", "throttle_key")},
     }  # fmt: skip
+    reacts = reacting(order)
+    append: dict[str, Append] = {name: Append(tuple(reacts.pop(name))) for name in ("heard", "inbox") if name in reacts}
+    told |= dict.fromkeys(("cancel_on", "listens", "chain")) | reacts
     put |= {name: value for name, value in told.items() if value}
     drop = (*drop, *(name for name, value in told.items() if not value))
     event: Entry = ("run.debounced", {"due_at": instant})
-    return operated(run, now, put, event, drop=drop, weight=order.weight)
+    return operated(run, now, put, event, drop=drop, append=append, weight=order.weight)

@@ -12,7 +12,16 @@ from streamline.domain.place import ENDED, Document, Place, beginnings, members
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.transitions.patching import begun
 from streamline.domain.transitions.stepping import Ending, begin, memo_size
-from streamline.domain.transitions.writing import WAITING, answerable, driven, of_place, operated, owing, parked
+from streamline.domain.transitions.writing import (
+    WAITING,
+    answerable,
+    driven,
+    listens,
+    of_place,
+    operated,
+    owing,
+    parked,
+)
 from streamline.errors import IllegalTransition, StepNotFound, StepOutputMissing
 
 # What a step keeps when it is done again from the beginning.
@@ -68,9 +77,10 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
     put["size"] = max(0, run.get("size", 0) - freed)
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
+    put |= listens({**run, "status": "waiting"})
     gone = (*_OF_THE_END, *(("deadline_at", "start_by", "admitted_at") if run["status"] in TERMINAL else ()))
     undone = (f"steps.{j}.compensation" for j in range(k) if "compensation" in run["steps"][j])
-    drop = (*(name for name in gone if name in run), *undone)
+    drop = (*(name for name in gone if name in run and name not in put), *undone)
     told = {"step": to} | ({"by": by} if by is not None else {})
     return operated(run, now, put, ("run.rewound", told), drop=drop)
 

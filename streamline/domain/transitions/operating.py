@@ -68,7 +68,7 @@ def retry(run: Document, now: datetime) -> Change:
         open_again += [entry for entry in Place(k).memo(run).values() if entry.get("open")]
     if "idempotency_key" in run:
         put["active_key"] = run["idempotency_key"]
-    put |= waiting_fields(open_again) | owing(run, now)
+    put |= waiting_fields(run, open_again) | owing(run, now)
     return operated(run, now, put, ("run.retried", {"step": steps[0] if steps else None}), drop=tuple(drop))
 
 

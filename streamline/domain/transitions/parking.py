@@ -8,7 +8,7 @@ from typing import Any
 
 from streamline.domain.change import Change
 from streamline.domain.place import Document, Place, attempt_of, open_waits
-from streamline.domain.transitions.answering import matches
+from streamline.domain.reactions import matches
 from streamline.domain.transitions.patching import begun
 from streamline.domain.transitions.writing import Entry, answerable, driven, of_place, parked
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from streamline.domain.change import Append, Change
+from streamline.domain.heard import noted
 from streamline.domain.place import Document, Place
 from streamline.domain.transitions.writing import Entry, answerable, driven
 
@@ -30,6 +31,7 @@ class Patch:
         opens: Waits that somebody can answer from now on, by address.
         closes: Addresses of waits that nobody can answer any more.
         takes: The id of the event that leaves the run's inbox.
+        hears: The event of the common inbox that the run takes.
     """
 
     place: Place
@@ -45,10 +47,12 @@ class Patch:
     opens: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     closes: frozenset[str] = frozenset()
     takes: str | None = None
+    hears: Mapping[str, Any] | None = None
 
     def kinds(self) -> dict[str, str]:
         """Return what it does to which field paths: ``"put"``, ``"add"`` or ``"append"``."""
         puts = (*self.put, *self.drop, *(() if self.takes is None else (f"inbox.{self.takes}",)))
+        puts = (*puts, *(() if self.hears is None else (f"hears.{self.hears['id']}",)))
         added, appended = dict.fromkeys(self.add, "add"), dict.fromkeys(self.append, "append")
         return {**dict.fromkeys(puts, "put"), **added, **appended}
 
@@ -105,6 +109,8 @@ def patched(run: Document, patches: Sequence[Patch], now: datetime) -> Change:
     taken = {patch.takes for patch in patches if patch.takes is not None}
     if taken:
         put["inbox"] = [event for event in run.get("inbox", ()) if event["id"] not in taken]
+    remembered, taught = noted(run, [patch.hears for patch in patches if patch.hears is not None])
+    put, append = put | remembered, append | taught
     places = tuple(patch.place for patch in patches)
     return driven(
         run, now, put, *entries, places=places, drop=tuple(drop), add=add, append=append, weight=weight, growth=growth

@@ -12,7 +12,7 @@ from streamline.domain.place import Document, Place, attempt_of, is_waiting, ope
 Entry = tuple[str, Mapping[str, Any]]
 
 # What an ended run no longer has.
-WAITING = ("hooks", "waiting_since", "waiting_for")
+WAITING = ("hooks", "waiting_since", "waiting_for", "listens")
 LET_GO = (
     "lease", "due_at", "active_key", "paused", "nudged", "slot", "queued_at", "debounce_key", *WAITING,
 )  # fmt: skip
@@ -207,7 +207,7 @@ def answerable(
     if "waiting_since" not in run and not more:
         return {}, ()
     left = [entry for place, address, entry in open_waits(run) if not without(place, address)]
-    found = waiting_fields([*left, *more])
+    found = waiting_fields(run, [*left, *more])
     put = {name: value for name, value in found.items() if value != run.get(name)}
     return put, tuple(name for name in WAITING if name in run and name not in found)
 
@@ -217,10 +217,19 @@ def hashes_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return (*((entry["hash"],) if "hash" in entry else ()), *entry.get("older", ()))
 
 
-def waiting_fields(waits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def waiting_fields(run: Document, waits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the fields by which a run is found that waits for somebody: since when, what for, by which hooks."""
+    heard = listens(run, (entry["name"] for entry in waits if entry["kind"] == "event"))
     if not waits:
-        return {}
+        return heard
     hashes = [each for entry in waits for each in hashes_of(entry)]
     since, kinds = min(entry["opened_at"] for entry in waits), sorted({entry["kind"] for entry in waits})
-    return {"waiting_since": since, "waiting_for": kinds, **({"hooks": hashes} if hashes else {})}
+    return {"waiting_since": since, "waiting_for": kinds, **({"hooks": hashes} if hashes else {}), **heard}
+
+
+def listens(run: Document, waited_for: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the field by which a run is found that an event concerns: it waits for it, or is cancelled by it."""
+    # What is being undone cannot be cancelled.
+    cancelling = () if run["status"] == "compensating" else (rule["name"] for rule in run.get("cancel_on", ()))
+    names = sorted({*waited_for, *cancelling})
+    return {"listens": names} if names else {}

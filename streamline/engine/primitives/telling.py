@@ -23,7 +23,7 @@ PROGRESS_SECONDS = 0.5
 METRIC_MAX = 2**53
 METRICS_MAX = 200
 _SMALL = 2**31
-_OWN = ("event.", "run.", "step.", "wait.")
+_OWN = ("event.", "run.", "step.", "trigger.", "wait.")
 _BEAT_SECONDS = 1.0
 _FRAMES = itertools.count(1)
 
@@ -58,7 +58,7 @@ def stream(attempt: Surroundings, frame: Any) -> None:
 
 
 async def emit(attempt: Surroundings, event: str, payload: Any) -> None:
-    """Add an event of the user's to the run's, once."""
+    """Add an event of the user's to the run's, once, and send it to the runs that wait for it."""
     name = check_key(event, "event")
     if name.startswith(_OWN):
         raise InvalidKey(f"event: not beginning with {', '.join(_OWN)}: those are the engine's", field="event")
@@ -67,7 +67,10 @@ async def emit(attempt: Surroundings, event: str, payload: Any) -> None:
         encoded = ANY.encode(payload, "payload")
         attempt.check_size(encoded, "payload")
         told = {"step": attempt.step.id, "attempt": attempt.number, "payload": encoded.value}
-        await attempt.memo.settle(address, {"kind": "emit", "name": name}, events=((name, told),), spills=False)
+        stored, refused = await attempt.post(address, name, encoded)
+        events = [(name, told), *(("trigger.refused", {"workflow": each}) for each in refused)]
+        await attempt.memo.settle(address, {"kind": "emit", "name": name}, events=tuple(events), spills=False)
+        attempt.deliver(stored)
 
 
 def metric(attempt: Surroundings, name: str, value: float) -> None:

@@ -30,16 +30,27 @@ async def hold_on(attempt: Surroundings, branch: Branch, address: str, fresh: En
     Raises:
         Suspension: The wait is not over, and no branch of the handler is awake: the run is to be parked.
     """
+    looked = False
     while True:
         stored = attempt.memo.entry(address)
         entry = fresh if stored is None else stored
         if "outcome" in entry:
             return entry
-        event = waiting_event(attempt.holding.run, entry)
+        now, limits = attempt.clock.now(), _limits(attempt, entry, timer)
+        event, kept = waiting_event(attempt.holding.run, entry), None
+        if stored is None and event is None and entry["kind"] == "event" and not (limits and min(limits) <= now):
+            # Open first: whoever sends an event from now on finds the wait, and what was sent before is found below.
+            await attempt.memo.open(address, fresh)
+            continue
+        if entry["kind"] == "event" and not looked:
+            kept, looked = await attempt.kept_event(entry), True
+        if kept is not None and (event is None or kept["at"] <= event["at"]):
+            await attempt.memo.close(address, _taken(entry, kept), hears=kept)
+            looked = False
+            continue
         if event is not None:
             await attempt.memo.close(address, _taken(entry, event), take=event["id"])
             continue
-        now, limits = attempt.clock.now(), _limits(attempt, entry, timer)
         if limits and min(limits) <= now:
             if not entry.get("open"):
                 return entry

@@ -48,7 +48,8 @@ async def answer(token: str, run_id: str) -> None:
     await app.approve()  # expect-error: call-arg / reportCallIssue
     await app.resume_hook(5)  # expect-error: arg-type / reportArgumentType
     assert_type(await app.send_event("paid", 5, run_id=run_id), int)
-    await app.send_event("paid", 5)  # expect-error: call-arg / reportCallIssue
+    assert_type(await app.send_event("paid", 5, match={"input.id": 1}, start_if_missing=(wf, 1)), int)
+    await app.send_event("paid", 5, match=7)  # expect-error: arg-type / reportArgumentType
     waits = await app.pending_waits("approval", workflow=wf, run_id=run_id, limit=5)
     assert_type(waits, list[Wait])
     assert_type(waits[0].approvers, tuple[str, ...] | None)

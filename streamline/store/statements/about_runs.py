@@ -1,8 +1,4 @@
-"""Every statement the engine sends about runs, as plain data: one function each, in alphabetical order.
-
-A statement's docstring says what it does in one sentence, what guards it, and which index serves it. Nothing here is
-awaited; `streamline.store.door.Store.run` sends.
-"""
+"""Every statement about runs, in alphabetical order."""
 
 from __future__ import annotations
 
@@ -17,14 +13,10 @@ from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
 from streamline.store.operations import (
     Aggregate,
-    Collection,
     Document,
-    Extend,
     Filter,
     Find,
     Insert,
-    Keep,
-    Remove,
     Sort,
     Write,
     WriteEach,
@@ -36,13 +28,13 @@ _CHILD = {
     "workflow": 1, "version": 1, "status": 1, "output": 1, "error": 1, "ended_at": 1, "parent": 1, "steps.id": 1,
     "steps.status": 1, "tenant_id": 1,
 }  # fmt: skip
+_SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
 _UNLOGGED = {"$gt": ["$$this.seq", {"$ifNull": ["$relayed", 0]}]}
 _OUTBOX = {
     "workflow": 1, "version": 1, "tenant_id": 1, "status": 1, "rev": 1, "event_seq": 1, "relayed": 1, "retention": 1,
-    "ended_at": 1, "owes_at": 1,
+    "ended_at": 1, "owes_at": 1, "outbox_at": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
-_SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -57,15 +49,6 @@ def advance_run(run_id: str, change: Change, mark: str) -> Write:
     )
 
 
-def append_log(entries: Sequence[Document]) -> Extend:
-    """Add entries to the log, in order, at the positions that are their ids.
-
-    Guard: their positions, and the run and number of each event; whoever comes second is refused.
-    Index: _id, log_run.
-    """
-    return Extend("append_log", entries, "log")
-
-
 def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) -> WriteMany:
     """Extend every lease that a worker holds.
 
@@ -75,29 +58,6 @@ def beat_leases(run_ids: Sequence[str], tokens: Sequence[str], until: datetime) 
     held = {"_id": {"$in": list(run_ids)}, "lease.token": {"$in": list(tokens)}}
     # A late copy of an earlier beat must not move the lease back.
     return WriteMany("beat_leases", held, {"$max": {"lease.until": until}})
-
-
-def change_gate(key: str, rev: int, put: Mapping[str, Any]) -> WriteMany:
-    """Write the ledger of a gate.
-
-    Guard: its revision, as it was read.
-    Index: _id.
-    """
-    return WriteMany("change_gate", {"_id": key, "rev": rev}, {"$set": {**put, "rev": rev + 1}}, collection="gates")
-
-
-def change_meta(
-    name: str, put: Mapping[str, Any], drop: Sequence[str] = (), collection: Collection = "meta"
-) -> WriteMany:
-    """Change something that all processes of a deployment share.
-
-    Guard: none; whoever comes last wins.
-    Index: _id.
-    """
-    update: dict[str, Any] = {"$set": dict(put)} if put else {}
-    if drop:
-        update["$unset"] = dict.fromkeys(drop, "")
-    return WriteMany("change_meta", {"_id": name}, update, collection)
 
 
 def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
@@ -116,6 +76,16 @@ def count_due(now: datetime) -> Aggregate:
     """
     query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}}
     return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
+
+
+def count_failure(name: str, error: str, now: datetime) -> WriteMany:
+    """Count a failed delivery to a webhook endpoint.
+
+    Guard: none; where the answer was unclear, one failure may count twice.
+    Index: _id.
+    """
+    told = {"$set": {"webhook.last_error": error}, "$min": {"webhook.failing_since": now}}
+    return WriteMany("count_failure", {"_id": name}, {"$inc": {"webhook.failures": 1}, **told}, "subscribers")
 
 
 def count_leases(now: datetime) -> Aggregate:
@@ -160,26 +130,6 @@ def count_workflows() -> Aggregate:
     return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
 
 
-def discard_dead(name: str, positions: Sequence[int] | None = None) -> Remove:
-    """Remove dead letters of a subscriber: those of the given positions, or all.
-
-    Guard: none; one that is gone stays gone.
-    Index: subscribers_dead.
-    """
-    query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
-    return Remove("discard_dead", query, "subscribers")
-
-
-def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
-    """Let the spilled entries of a run go with it, or keep them where it goes on.
-
-    Guard: none; whoever comes last has read the run last, or is followed by the sweep.
-    Index: memo_run.
-    """
-    update = {"$unset": {"expire_at": ""}} if expire_at is None else {"$set": {"expire_at": expire_at}}
-    return WriteMany("expire_memo", {"run_id": run_id}, update, collection="memo")
-
-
 def find_active_child(parent_id: str, fan: str) -> Find:
     """Find one child of a fan that has not ended.
 
@@ -189,12 +139,18 @@ def find_active_child(parent_id: str, fan: str) -> Find:
     return Find("find_active_child", query, projection={"_id": 1}, limit=1, hint="runs_children")
 
 
-def find_asked_again(name: str, limit: int) -> Find:
-    """Read the dead letters of a subscriber that are to be tried again, in order.
+def find_addressed(workflow: str, match: Filter, limit: int) -> Find:
+    """Find active runs of a workflow that fit a filter, the newest first.
 
-    Index: subscribers_again.
+    Index: runs_page_by_workflow.
     """
-    return Find("find_asked_again", {"again": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
+    return Find(
+        "find_addressed",
+        {"$and": [{"workflow": workflow, "status": {"$in": sorted(ACTIVE)}}, match]},
+        projection={"_id": 1},
+        sort=(("created_at", -1), ("_id", -1)),
+        limit=limit,
+    )
 
 
 def find_children(parent_id: str, fan: str | None = None, *, active: bool = False) -> Find:
@@ -214,14 +170,6 @@ def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     Index: _id.
     """
     return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
-
-
-def find_dead(name: str, limit: int) -> Find:
-    """Read the dead letters of a subscriber in order.
-
-    Index: subscribers_dead.
-    """
-    return Find("find_dead", {"of": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
 
 
 def find_draft(debounce_key: str) -> Find:
@@ -264,12 +212,12 @@ def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
-def find_gate(key: str) -> Find:
-    """Read the ledger of a gate.
+def find_fitting(run_id: str, match: Filter) -> Find:
+    """Find a run if it fits a filter.
 
     Index: _id.
     """
-    return Find("find_gate", {"_id": key}, limit=1, collection="gates")
+    return Find("find_fitting", {"_id": run_id, "$and": [match]}, projection={"_id": 1}, limit=1)
 
 
 def find_gated(run_ids: Sequence[str]) -> Find:
@@ -305,44 +253,19 @@ def find_leases(run_ids: Sequence[str]) -> Find:
     return Find("find_leases", {"_id": {"$in": list(run_ids)}}, projection={"lease.token": 1})
 
 
-def find_log(after: int, limit: int) -> Find:
-    """Read on in the log after a position.
+def find_listeners(name: str, match: Filter | None, created_by: datetime, after: str, limit: int) -> Find:
+    """Find runs that an event concerns now: they wait for it or are cancelled by it, and fit its filter.
 
-    Index: _id.
+    Index: runs_listens.
     """
-    return Find("find_log", {"_id": {"$gt": after}}, sort=(("_id", 1),), limit=limit, collection="log")
-
-
-def find_log_of_run(run_id: str, after: int, until: int, limit: int) -> Find:
-    """Read the entries of one run whose number is larger than `after`, up to a position of the log.
-
-    Index: log_run.
-    """
-    query = {"run_id": run_id, "seq": {"$gt": after}, "_id": {"$lte": until}}
-    return Find("find_log_of_run", query, sort=(("seq", 1),), limit=limit, hint="log_run", collection="log")
-
-
-def find_log_since(instant: datetime) -> Find:
-    """Find the first entry of the log that was added at an instant or later.
-
-    Index: log_time.
-    """
+    query: dict[str, Any] = {"listens": name, "_id": {"$gt": after}, "created_at": {"$lte": created_by}}
     return Find(
-        "find_log_since",
-        {"logged_at": {"$gte": instant}},
-        projection={"_id": 1},
-        sort=(("logged_at", 1), ("_id", 1)),
-        limit=1,
-        collection="log",
+        "find_listeners",
+        query if match is None else {**query, "$and": [match]},
+        projection={"created_at": 1, "heard": 1, "passed": 1, "tenant_id": 1},
+        sort=(("_id", 1),),
+        limit=limit,
     )
-
-
-def find_log_tail() -> Find:
-    """Find the last position of the log.
-
-    Index: _id.
-    """
-    return Find("find_log_tail", {"_id": {"$gt": 0}}, {"_id": 1}, sort=(("_id", -1),), limit=1, collection="log")
 
 
 def find_marked(limit: int) -> Find:
@@ -360,22 +283,6 @@ def find_marks(run_ids: Sequence[str]) -> Find:
     Index: _id.
     """
     return Find("find_marks", {"_id": {"$in": list(run_ids)}}, projection={"mark": 1, "born": 1})
-
-
-def find_memo(prefix: str) -> Find:
-    """Read the spilled entries of the memo of one step.
-
-    Index: memo_place.
-    """
-    return Find("find_memo", {"place": prefix}, collection="memo")
-
-
-def find_meta(name: str, collection: Collection = "meta") -> Find:
-    """Read something that all processes of a deployment share.
-
-    Index: _id.
-    """
-    return Find("find_meta", {"_id": name}, limit=1, collection=collection)
 
 
 def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find:
@@ -481,6 +388,16 @@ def find_waiting(query: Filter, limit: int) -> Find:
     return Find("find_waiting", wanted, sort=(("waiting_since", 1),), limit=limit)
 
 
+def find_webhooks() -> Find:
+    """Read the endpoints of webhooks, by tenant and name.
+
+    Index: subscribers_webhooks.
+    """
+    query = {"webhook.id": {"$gt": ""}}
+    order = (("tenant_id", 1), ("webhook.id", 1))
+    return Find("find_webhooks", query, sort=order, hint="subscribers_webhooks", collection="subscribers")
+
+
 def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """Read the active run that holds an idempotency key.
 
@@ -488,33 +405,6 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """
     query = {"tenant_id": tenant_id, "workflow": workflow, "active_key": key}
     return Find("find_winner", query, limit=1)
-
-
-def insert_gate(document: Document) -> Keep:
-    """Store the ledger of a gate where there is none.
-
-    Guard: its id.
-    Index: _id.
-    """
-    return Keep("insert_gate", (document,), "gates")
-
-
-def insert_memo(documents: Sequence[Document]) -> Keep:
-    """Store entries of a memo beside the run, each once.
-
-    Guard: their ids; of two drivers that settle the same call the first wins, and both go by what is stored.
-    Index: _id.
-    """
-    return Keep("insert_memo", documents, "memo")
-
-
-def insert_meta(document: Document, collection: Collection = "meta") -> Keep:
-    """Store something that all processes of a deployment share, once.
-
-    Guard: its id.
-    Index: _id.
-    """
-    return Keep("insert_meta", (document,), collection)
 
 
 def insert_run(document: Document, mark: str, weight: int) -> Insert:
@@ -554,84 +444,10 @@ def note_relayed(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
     return WriteEach("note_relayed", [({"_id": note["run_id"]}, {"$max": {"relayed": note["seq"]}}) for note in notes])
 
 
-def release_lease(name: str, token: str, collection: Collection) -> WriteMany:
-    """Let others have what only one process does at a time.
-
-    Guard: the lease's token.
-    Index: _id.
-    """
-    return WriteMany("release_lease", {"_id": name, "lease.token": token}, {"$unset": {"lease": ""}}, collection)
-
-
-def remove_log(until: int) -> Remove:
-    """Remove the log's entries up to a position.
-
-    Guard: none; positions are never given again.
-    Index: _id.
-    """
-    return Remove("remove_log", {"_id": {"$lte": until}}, "log")
-
-
-def remove_memo(run_id: str, until: datetime) -> Remove:
-    """Remove the spilled entries of a run that has ended well.
-
-    Guard: when they were stored; a run that was begun anew meanwhile keeps what it stores.
-    Index: memo_run.
-    """
-    return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
-
-
-def remove_subscriber(name: str) -> Remove:
-    """Remove a subscriber.
-
-    Guard: none; what is gone stays gone.
-    Index: _id.
-    """
-    return Remove("remove_subscriber", {"_id": name}, "subscribers")
-
-
-def retry_dead(name: str, positions: Sequence[int] | None) -> WriteMany:
-    """Let dead letters of a subscriber be tried again: those of the given positions, or all.
-
-    Guard: none; asked twice, it is tried once.
-    Index: subscribers_dead.
-    """
-    query = {"of": name, "position": {"$gt": 0} if positions is None else {"$in": list(positions)}}
-    return WriteMany("retry_dead", query, {"$set": {"again": name}}, "subscribers")
-
-
-def save_subscriber(name: str, token: str, saves: int, put: Mapping[str, Any], until: datetime) -> WriteMany:
-    """Store how far a subscriber is and which runs it holds back, and extend its lease.
-
-    Guard: the lease's token, and the number of the save before.
-    Index: _id.
-    """
-    update = {"$set": {**put, "saves": saves + 1}, "$max": {"lease.until": until}}
-    return WriteMany("save_subscriber", {"_id": name, "lease.token": token, "saves": saves}, update, "subscribers")
-
-
-def settle_dead(identity: str, put: Mapping[str, Any]) -> WriteMany:
-    """Record that a dead letter was tried again in vain.
-
-    Guard: that it is still to be tried.
-    Index: _id.
-    """
-    query = {"_id": identity, "again": {"$gt": ""}}
-    return WriteMany("settle_dead", query, {"$set": dict(put), "$unset": {"again": ""}}, "subscribers")
-
-
-def take_lease(name: str, lease: Mapping[str, Any], now: datetime, collection: Collection) -> WriteMany:
-    """Take, or keep, what only one process does at a time.
-
-    Guard: that nobody else's lease stands.
-    Index: _id.
-    """
-    free = [{"lease.until": {"$not": {"$gt": now}}}, {"lease.token": lease["token"]}]
-    return WriteMany("take_lease", {"_id": name, "$or": free}, {"$set": {"lease": dict(lease)}}, collection)
-
-
 def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:
-    seen = {"_id": note["run_id"], "event_seq": note["seq"]} | ({"rev": note["rev"]} if "rev" in note else {})
+    # Where there is nothing to write, nothing is written: it would be in the way of a transaction.
+    seen = {"_id": note["run_id"], "event_seq": note["seq"], "outbox_at": {"$gt": EPOCH}}
+    seen |= {"rev": note["rev"]} if "rev" in note else {}
     put = {"$set": note["put"]} if note.get("put") else {}
     return seen, {"$max": {"relayed": note["seq"]}, "$unset": {"outbox_at": ""}, **put}
 
