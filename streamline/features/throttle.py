@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The last starts of one key, and the instants promised last; both oldest first, at most as many as the limit."""
+    """The last starts of one key, as many as still count, and the instants promised last; both oldest first."""
 
     started: tuple[datetime, ...] = ()
     plan: tuple[datetime, ...] = ()
@@ -48,6 +48,24 @@ def begin(ledger: Ledger, run_ids: Sequence[str], limit: int, window: timedelta,
         (later if instant > now else begun)[run_id] = instant
     started = _counting((*ledger.started, *begun.values()), limit, window, now)
     return Ledger(started, ledger.plan), Turns(begun, later)
+
+
+def room(ledger: Ledger, limit: int, window: timedelta, now: datetime) -> tuple[int, datetime]:
+    """Return how many runs may begin now, and when the next may."""
+    instant = _free_from(ledger.started, limit, window, now)
+    return (0 if instant > now else limit - sum(at + window > now for at in ledger.started)), instant
+
+
+def leave(ledger: Ledger, instant: datetime) -> Ledger:
+    """Give back the place of a run that was to begin at an instant, and was not stored after all."""
+    return Ledger(_without(ledger.started, instant), _without(ledger.plan, instant))
+
+
+def _without(instants: tuple[datetime, ...], instant: datetime) -> tuple[datetime, ...]:
+    if instant not in instants:
+        return instants
+    place = instants.index(instant)
+    return (*instants[:place], *instants[place + 1 :])
 
 
 def _free_from(times: Sequence[datetime], limit: int, window: timedelta, now: datetime) -> datetime:
