@@ -33,7 +33,7 @@ def join(ledger: Ledger, limit: int, window: timedelta, now: datetime) -> tuple[
     instant = max(_free_from(ledger.plan, limit, window, now), _free_from(ledger.started, limit, window, now))
     if instant > now and ledger.plan:
         instant = max(instant, _whole(ledger.plan[-1] + window / limit))
-    return Ledger(ledger.started, _counting((*ledger.plan, instant), limit, window, now)), instant
+    return Ledger(ledger.started, _counting((*ledger.plan, instant)[-limit:], window, now)), instant
 
 
 def begin(ledger: Ledger, run_ids: Sequence[str], limit: int, window: timedelta, now: datetime) -> tuple[Ledger, Turns]:
@@ -46,7 +46,7 @@ def begin(ledger: Ledger, run_ids: Sequence[str], limit: int, window: timedelta,
         instant = _free_from(times, limit, window, now)
         times.append(instant)
         (later if instant > now else begun)[run_id] = instant
-    started = _counting((*ledger.started, *begun.values()), limit, window, now)
+    started = _counting((*ledger.started, *begun.values()), window, now)
     return Ledger(started, ledger.plan), Turns(begun, later)
 
 
@@ -75,9 +75,9 @@ def _free_from(times: Sequence[datetime], limit: int, window: timedelta, now: da
     return max(now, _whole(times[-limit] + window), times[-1])
 
 
-def _counting(times: Sequence[datetime], limit: int, window: timedelta, now: datetime) -> tuple[datetime, ...]:
-    """Return the times that still count: those within the window, and the last."""
-    return (*(each for each in times[-limit:-1] if each + window > now), *times[-1:])
+def _counting(times: Sequence[datetime], window: timedelta, now: datetime) -> tuple[datetime, ...]:
+    """Return the times that still count, under whichever limit, for others may know a larger one; and the last."""
+    return (*(each for each in times[:-1] if each + window > now), *times[-1:])
 
 
 def _whole(instant: datetime) -> datetime:
