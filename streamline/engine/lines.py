@@ -22,6 +22,7 @@ from streamline.engine.runtime import SLOTS, Runtime
 from streamline.errors import StreamlineError
 from streamline.settings import Worker
 from streamline.store import statements
+from streamline.store.statements.about_runs import EPOCH
 
 logger = logging.getLogger("streamline.engine")
 
@@ -214,6 +215,6 @@ def _rank(run: Mapping[str, Any]) -> tuple[int, datetime, str]:
     priority, created_at = run.get("priority"), run.get("created_at")
     return (
         -priority if isinstance(priority, int) else 0,
-        created_at if isinstance(created_at, datetime) else statements.EPOCH,
+        created_at if isinstance(created_at, datetime) else EPOCH,
         run["_id"],
     )
