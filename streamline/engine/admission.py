@@ -16,6 +16,7 @@ from streamline.engine.crew import Crew
 from streamline.engine.gates.slots import Slots, concurrency_of, throttle_of
 from streamline.engine.gates.throttles import Throttles
 from streamline.engine.runtime import Runtime
+from streamline.errors import CorruptRun
 from streamline.store import statements
 from streamline.store.outcomes import SlotTaken
 
@@ -52,16 +53,20 @@ class Admission:
         self._new_lease = new_lease
         self._lease_seconds = lease_seconds
 
-    async def take(self, run_ids: Sequence[str]) -> int:
-        """Claim those of the due runs that pass their gates, in the order given; return how many were won."""
+    async def take(self, run_ids: Sequence[str], by: datetime | None = None) -> int:
+        """Claim those of the runs that are due by an instant, default now, or in line, and that pass their gates.
+
+        Returns:
+            How many were won; they are tried in the order given.
+        """
         kept = self._crew.reserve(len(run_ids))
         if not kept:
             return 0
+        by = self._runtime.clock.now() if by is None else by
         try:
             found = {run["_id"]: run for run in await self._runtime.store.run(statements.find_gated(run_ids[:kept]))}
             pending = [found[run_id] for run_id in run_ids if run_id in found]
-            wanted = [run for run in pending if gating.is_to_be_admitted(run) and "lease" not in run]
-            return await self._admit([_Passing(run) for run in wanted])
+            return await self._admit([_Passing(run) for run in pending if gating.is_up(run, by)])
         finally:
             self._crew.unreserve(kept)
 
@@ -80,7 +85,7 @@ class Admission:
         now, by_key = self._runtime.clock.now(), defaultdict[str, list[_Passing]](list)
         passing = list[_Passing]()
         for each in pending:
-            if is_overdue(each.run, now) is None and self._needs_slot(each.run):
+            if gating.is_sound(each.run) and self._needs_slot(each.run) and not _is_over(each.run, now):
                 by_key[each.run["slot_key"]].append(each)
             else:
                 passing.append(each)
@@ -99,26 +104,34 @@ class Admission:
         free = await self._slots.free(slot_key, policy.limit)
         now = self._runtime.clock.now()
         late = [each.run for each in several[len(free) :] if gating.is_in_the_way(each.run, now)]
-        await self._write(late, lambda run: gating.put_in_line(run, now))
+        damaged = await self._write(late, lambda run: gating.put_in_line(run, now))
         for each, slot in zip(several, free, strict=False):
             each.slot = slot
-        return several[: len(free)]
+        return [*damaged, *several[: len(free)]]
 
     async def _with_turns(self, passing: list[_Passing]) -> list[_Passing]:
         """Return the runs that may begin now; the others are put off."""
         now, by_key = self._runtime.clock.now(), defaultdict[str, list[_Passing]](list)
         begun = list[_Passing]()
         for each in passing:
-            run = each.run
-            is_throttled = throttle_of(self._runtime, run["workflow"], run["route"]) is not None
             has_turn = each.begun_at is not None  # from a moment ago, when somebody else was faster to take the slot
-            if is_throttled and not has_turn and "throttle_key" in run and is_overdue(run, now) is None:
-                by_key[run["throttle_key"]].append(each)
+            if (
+                not has_turn
+                and gating.is_sound(each.run)
+                and self._needs_turn(each.run)
+                and not _is_over(each.run, now)
+            ):
+                by_key[each.run["throttle_key"]].append(each)
             else:
                 begun.append(each)
         for found in await asyncio.gather(*(self._turns_of(key, runs) for key, runs in by_key.items())):
             begun += found
         return begun
+
+    def _needs_turn(self, run: Mapping[str, Any]) -> bool:
+        # To undo what a run did is not to begin it.
+        is_throttled = throttle_of(self._runtime, run["workflow"], run["route"]) is not None
+        return is_throttled and "throttle_key" in run and run["status"] != "compensating"
 
     async def _turns_of(self, throttle_key: str, passing: list[_Passing]) -> list[_Passing]:
         first = passing[0].run
@@ -129,8 +142,8 @@ class Admission:
         for each in passing:
             each.begun_at = turns.begun.get(each.run["_id"])
         late = [each.run for each in passing if each.begun_at is None]
-        await self._write(late, lambda run: gating.put_off(run, turns.later[run["_id"]], now))
-        return [each for each in passing if each.begun_at is not None]
+        damaged = await self._write(late, lambda run: gating.put_off(run, turns.later[run["_id"]], now))
+        return [*damaged, *(each for each in passing if each.begun_at is not None)]
 
     async def _claim(self, passing: list[_Passing]) -> tuple[int, list[_Passing]]:
         """Claim the runs; return how many were won, and those whose slot somebody else was faster to take."""
@@ -146,18 +159,32 @@ class Admission:
         ids = [each.run["_id"] for each in passing]
         writes = [statements.advance_run(i, change, store.new_mark()) for i, change in zip(ids, changes, strict=True)]
         answers = await asyncio.gather(*(store.run(write) for write in writes), return_exceptions=True)
+        won = await store.run(statements.find_claimed(ids, lease["token"]))
+        for run in won:
+            self._crew.take(run, safe_until)
         refused = [each for each, answer in zip(passing, answers, strict=True) if isinstance(answer, SlotTaken)]
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, SlotTaken):
                 raise answer
-        won = await store.run(statements.find_claimed(ids, lease["token"]))
-        for run in won:
-            self._crew.take(run, safe_until)
         return len(won), refused
 
-    async def _write(self, runs: Sequence[Document], change: Callable[[Document], Change]) -> None:
-        """Write what lets runs wait; where somebody else has changed one meanwhile, the next look sees to it."""
-        await asyncio.gather(*(self._runtime.commit(run, change(run)) for run in runs))
+    async def _write(self, runs: Sequence[Document], change: Callable[[Document], Change]) -> list[_Passing]:
+        """Write what lets runs wait; where somebody else has changed one meanwhile, the next look sees to it.
+
+        Returns:
+            Those that cannot be written, because they are damaged: whoever takes them fails them.
+        """
+        writes = (self._runtime.commit(run, change(run)) for run in runs)
+        answers = await asyncio.gather(*writes, return_exceptions=True)
         for run in runs:
             if "queued_at" not in run:
                 self._runtime.announce(run["route"], run.get("due_at"))
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, CorruptRun):
+                raise answer
+        return [_Passing(run) for run, answer in zip(runs, answers, strict=True) if isinstance(answer, CorruptRun)]
+
+
+def _is_over(run: Mapping[str, Any], now: datetime) -> bool:
+    """Return whether the run's time is over: whoever takes it only ends it."""
+    return run["status"] != "compensating" and is_overdue(run, now) is not None

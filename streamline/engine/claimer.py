@@ -73,7 +73,7 @@ class Claimer:
         for take, runs in _sorted_by_claim(picked):
             ids = [each["_id"] for each in runs]
             if take is None:
-                count += await self.admission.take(ids)
+                count += await self.admission.take(ids, by)
             elif ids:
                 count += await self._take(ids, "claimed", partial(_claim_by, take, routes, by))
         self._adapt_spread(len(picked), count)
@@ -146,8 +146,8 @@ def _sorted_by_claim(
     found: list[dict[str, Any]],
 ) -> Iterator[tuple[Callable[..., Change] | None, list[dict[str, Any]]]]:
     """Yield due runs by how they are claimed: in one write, as what is being undone, or one by one through gates."""
-    undone = [run for run in found if run["status"] == "compensating"]
-    gated = [run for run in found if run["status"] != "compensating" and is_to_be_admitted(run)]
+    gated = [run for run in found if is_to_be_admitted(run)]
+    undone = [run for run in found if run["status"] == "compensating" and not is_to_be_admitted(run)]
     if not undone and not gated:
         yield take_due, found
         return

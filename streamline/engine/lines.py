@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from streamline.domain.flow import Concurrency
 from streamline.domain.transitions import gating
 from streamline.engine.admission import Admission
-from streamline.engine.gates.slots import Slots, concurrency_of
+from streamline.engine.gates.slots import Slots, concurrency_of, throttle_of
+from streamline.engine.gates.throttles import Throttles
 from streamline.engine.runtime import SLOTS, Runtime
 from streamline.errors import StreamlineError
 from streamline.settings import Worker
 from streamline.store import statements
+from streamline.store.statements.about_runs import EPOCH
 
 logger = logging.getLogger("streamline.engine")
 
 _KEYS_IN_A_PASS = 100
 _BUSY_SECONDS = 1.0
 _ROUNDS = 20
+_TAKING_SECONDS = 0.02  # by then those who may begin have, and it is known when the next may
 
 
 class Lines:
@@ -35,18 +39,29 @@ class Lines:
         runtime: The app's parts.
         room: How many more runs this worker can take.
         admission: Takes runs.
+        throttles: Say whose turn has not come.
         settings: How often to look.
     """
 
-    def __init__(self, runtime: Runtime, room: Callable[[], int], admission: Admission, settings: Worker) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        room: Callable[[], int],
+        admission: Admission,
+        throttles: Throttles,
+        settings: Worker,
+    ) -> None:
         self._runtime = runtime
         self._room = room
         self._admission = admission
+        self._throttles = throttles
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._period = settings.poll_seconds
         self._batch = settings.claim_batch
         self._served: dict[str, bool] = {}
         self._serving: set[asyncio.Future[None]] = set()
         self._after = ""
+        self._has_ended = False
         self._news = asyncio.Event()
 
     def listen(self) -> Callable[[], None]:
@@ -58,7 +73,8 @@ class Lines:
         )  # fmt: skip
 
         def end() -> None:
-            for each in forget:
+            self._has_ended = True
+            for each in (*forget, *(timer.cancel for timer in self._timers.values())):
                 each()
 
         return end
@@ -104,13 +120,51 @@ class Lines:
         limit = self._batch if policy is None else min(policy.limit, self._batch)
         for _ in range(_ROUNDS):
             first = await self._first(slot_key, policy, limit)
-            # Those that a throttle puts off leave the line, and what is free is the next ones'.
+            # Those that a throttle puts off after all leave the line, and what is free is the next ones'.
             if not first or await self._call(first) == len(first):
                 return
 
+    async def _front(self, slot_key: str, limit: int) -> list[dict[str, Any]]:
+        """Return the first in line whose turn has come; who is throttled lets others pass, and keeps its place."""
+        throttle = throttle_of(self._runtime, slot_key.partition("/")[0], "")
+        front, rooms = dict[str, dict[str, Any]](), dict[str, int]()
+        full, opens = set[str](), dict[str, datetime]()
+        while True:
+            found = await self._runtime.store.run(statements.find_queued(slot_key, limit, sorted(full)))
+            was_full = len(full)
+            for run in (run for run in found if run["_id"] not in front):
+                key = run.get("throttle_key")
+                if throttle is None or not isinstance(key, str):
+                    front[run["_id"]] = run
+                    continue
+                if key not in rooms:
+                    rooms[key], opens[key] = await self._throttles.room(key, throttle)
+                if rooms[key] > 0:
+                    rooms[key] -= 1
+                    front[run["_id"]] = run
+                else:
+                    full.add(key)
+            if len(full) == was_full or len(found) < limit or len(front) >= limit:
+                break
+        if full:
+            self._serve_at(slot_key, min(opens[key] for key in full))
+        return sorted(front.values(), key=_rank)
+
+    def _serve_at(self, slot_key: str, instant: datetime) -> None:
+        if slot_key in self._timers:
+            self._timers.pop(slot_key).cancel()
+        seconds = max(_TAKING_SECONDS, (instant - self._runtime.clock.now()).total_seconds())
+
+        def serve() -> None:
+            del self._timers[slot_key]
+            self.serve_soon(slot_key)
+
+        if seconds < 2 * _BUSY_SECONDS and not self._has_ended:  # else a later look comes across it
+            self._timers[slot_key] = asyncio.get_running_loop().call_later(seconds, serve)
+
     async def _first(self, slot_key: str, policy: Concurrency | None, limit: int) -> list[dict[str, Any]]:
         """Return those in front for whom there are slots."""
-        queued = await self._runtime.store.run(statements.find_queued(slot_key, limit))
+        queued = await self._front(slot_key, limit)
         if not queued or policy is None:
             return queued
         return queued[: len(await Slots(self._runtime).free(slot_key, policy.limit))]
@@ -154,3 +208,13 @@ class Lines:
             logger.debug("a line was not served: %s", type(error).__name__)  # the next look does
         finally:
             del self._served[slot_key]
+
+
+def _rank(run: Mapping[str, Any]) -> tuple[int, datetime, str]:
+    """Return what puts runs in order: larger priority first, then older; damaged ones must not stand in the way."""
+    priority, created_at = run.get("priority"), run.get("created_at")
+    return (
+        -priority if isinstance(priority, int) else 0,
+        created_at if isinstance(created_at, datetime) else EPOCH,
+        run["_id"],
+    )

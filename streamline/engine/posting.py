@@ -6,9 +6,10 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address
 from ssl import SSLContext
 
@@ -24,6 +25,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _ANSWER_READ = 64 * 1024
 _ANSWER_KEPT = 200
 _ADDRESSES_TRIED = 4
+_LOOK_UPS = 8  # at once
 _CONNECT_SHARE = 0.5  # of the whole time, for one address
 _UNSHOWN = re.compile(r"[^\x20-\x7e\xa0-\uffff]+")
 _OVERLOADED = (429, 503)
@@ -32,7 +34,8 @@ _GONE = 410
 
 async def look_up(host: str, port: int) -> list[str]:
     """Return the addresses of a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_threads(), ask)
     return [str(each[4][0]) for each in found]
 
 
@@ -131,6 +134,12 @@ class Poster:
             await response.aclose()
         if not response.is_success:
             raise _refused(response, beginning, self._clock.now())
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return threads for look-ups: names that nobody answers for must not hold those that the process needs."""
+    return ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="streamline-look-up")
 
 
 @cache

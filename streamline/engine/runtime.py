@@ -51,7 +51,8 @@ class Runtime:
 
     def freed(self, slot_key: str) -> None:
         """Tell whoever calls up runs, here or elsewhere, that a slot is free; a hint, never the truth."""
-        if not self.bus.freed(slot_key) and self.wakes is not None:
+        is_served = self.bus.freed(slot_key) and self.registry.latest(slot_key.partition("/")[0]) is not None
+        if not is_served and self.wakes is not None:
             self.wakes.hint(SLOTS)
 
     @property

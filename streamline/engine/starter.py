@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 from streamline.domain.definition import Definition
 from streamline.domain.gates import gate_of
@@ -57,6 +58,7 @@ class Starter:
         throttles = Throttles(runtime) if worker is None else worker.throttles
         self._entrance = Entrance(runtime, throttles)
         self._debouncing = Debouncing(runtime)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._in_session = SessionStarting(runtime, self._winner_id)
 
     async def start(
@@ -95,9 +97,16 @@ class Starter:
         await self._in_session.close()
 
     async def _start(self, order: Order, due_at: datetime | None) -> Started:
-        if order.gate and order.idempotency_key is not None and (winner := await self._winner(order)) is not None:
-            # It must not cost a place, nor put a draft off.
-            return winner
+        if not order.gate or order.idempotency_key is None:
+            return await self._start_alone(order, due_at)
+        lock = self._locks.setdefault(
+            f"{order.definition.name}/{order.tenant_id}/{order.idempotency_key}", asyncio.Lock()
+        )
+        async with lock:
+            # Who comes second must not cost a place, nor put a draft off: those of one process take turns.
+            return await self._winner(order) or await self._start_alone(order, due_at)
+
+    async def _start_alone(self, order: Order, due_at: datetime | None) -> Started:
         entry: Entry | None = None
         for _ in range(_RACES):
             try:
@@ -111,8 +120,11 @@ class Starter:
                 return Started(run_id, created=outcome is not None)
             if outcome == "id_taken":
                 raise IdempotencyConflict("run_id: a run with this id exists", field="run_id")
-            if outcome == "key_taken" and (winner := await self._winner(order)) is not None:
-                return winner
+            if outcome == "key_taken":
+                await self._entrance.leave(order, None if entry is None else entry.due_at)
+                entry = None
+                if (winner := await self._winner(order)) is not None:
+                    return winner
         raise StoreUnavailable("the idempotency key, or the slot, changed hands too often")
 
     async def _enter(
@@ -191,7 +203,10 @@ class Starter:
         inserts = [self._inserting.statement(order, run) for order, run in zip(orders, newborns, strict=True)]
         outcomes = await asyncio.shield(asyncio.ensure_future(self._runtime.store.insert_many(inserts)))
         self._follow_newborns([run for run, done in zip(newborns, outcomes, strict=True) if done == "inserted"])
-        return [await self._settled(order, due_at, outcome) for order, outcome in zip(orders, outcomes, strict=True)]
+        return [
+            await self._settled(order, due_at, run, outcome)
+            for order, run, outcome in zip(orders, newborns, outcomes, strict=True)
+        ]
 
     def _follow_newborns(self, runs: Sequence[dict[str, Any]]) -> None:
         """Tell of runs that were stored."""
@@ -235,7 +250,10 @@ class Starter:
             return await self._winner(order, find)
         return Started(found[0]["_id"], created=False)
 
-    async def _settled(self, order: Order, due_at: datetime | None, outcome: Inserted) -> Started:
+    async def _settled(
+        self, order: Order, due_at: datetime | None, newborn: Mapping[str, Any], outcome: Inserted
+    ) -> Started:
         if outcome == "inserted":
             return Started(order.run_id, created=True)
+        await self._entrance.leave(order, newborn.get("due_at") if due_at is None else None)
         return await self._start(order, due_at)

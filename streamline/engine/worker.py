@@ -37,7 +37,7 @@ class ActiveWorker:
         self.crew = Crew(runtime, executor, settings, self._parked)
         self.throttles = Throttles(runtime)
         self.claimer = Claimer(runtime, settings, self.id, self.crew, self.throttles)
-        self.lines = Lines(runtime, lambda: self.crew.room if self._accepting else 0, self.claimer.admission, settings)
+        self.lines = Lines(runtime, self._room, self.claimer.admission, self.throttles, settings)
         sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
@@ -86,6 +86,9 @@ class ActiveWorker:
         """Something falls due at an instant."""
         if self._accepting:
             self.scheduler.look_at(instant)
+
+    def _room(self) -> int:
+        return self.crew.room if self._accepting else 0
 
     def _parked(self, run: dict[str, Any]) -> None:
         if self._accepting:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The last starts of one key, and the instants promised last; both oldest first, at most as many as the limit."""
+    """The last starts of one key, as many as still count, and the instants promised last; both oldest first."""
 
     started: tuple[datetime, ...] = ()
     plan: tuple[datetime, ...] = ()
@@ -33,7 +33,7 @@ def join(ledger: Ledger, limit: int, window: timedelta, now: datetime) -> tuple[
     instant = max(_free_from(ledger.plan, limit, window, now), _free_from(ledger.started, limit, window, now))
     if instant > now and ledger.plan:
         instant = max(instant, _whole(ledger.plan[-1] + window / limit))
-    return Ledger(ledger.started, _counting((*ledger.plan, instant), limit, window, now)), instant
+    return Ledger(ledger.started, _counting((*ledger.plan, instant)[-limit:], window, now)), instant
 
 
 def begin(ledger: Ledger, run_ids: Sequence[str], limit: int, window: timedelta, now: datetime) -> tuple[Ledger, Turns]:
@@ -46,8 +46,26 @@ def begin(ledger: Ledger, run_ids: Sequence[str], limit: int, window: timedelta,
         instant = _free_from(times, limit, window, now)
         times.append(instant)
         (later if instant > now else begun)[run_id] = instant
-    started = _counting((*ledger.started, *begun.values()), limit, window, now)
+    started = _counting((*ledger.started, *begun.values()), window, now)
     return Ledger(started, ledger.plan), Turns(begun, later)
+
+
+def room(ledger: Ledger, limit: int, window: timedelta, now: datetime) -> tuple[int, datetime]:
+    """Return how many runs may begin now, and when the next may."""
+    instant = _free_from(ledger.started, limit, window, now)
+    return (0 if instant > now else limit - sum(at + window > now for at in ledger.started)), instant
+
+
+def leave(ledger: Ledger, instant: datetime) -> Ledger:
+    """Give back the place of a run that was to begin at an instant, and was not stored after all."""
+    return Ledger(_without(ledger.started, instant), _without(ledger.plan, instant))
+
+
+def _without(instants: tuple[datetime, ...], instant: datetime) -> tuple[datetime, ...]:
+    if instant not in instants:
+        return instants
+    place = instants.index(instant)
+    return (*instants[:place], *instants[place + 1 :])
 
 
 def _free_from(times: Sequence[datetime], limit: int, window: timedelta, now: datetime) -> datetime:
@@ -57,9 +75,9 @@ def _free_from(times: Sequence[datetime], limit: int, window: timedelta, now: da
     return max(now, _whole(times[-limit] + window), times[-1])
 
 
-def _counting(times: Sequence[datetime], limit: int, window: timedelta, now: datetime) -> tuple[datetime, ...]:
-    """Return the times that still count: those within the window, and the last."""
-    return (*(each for each in times[-limit:-1] if each + window > now), *times[-1:])
+def _counting(times: Sequence[datetime], window: timedelta, now: datetime) -> tuple[datetime, ...]:
+    """Return the times that still count, under whichever limit, for others may know a larger one; and the last."""
+    return (*(each for each in times[:-1] if each + window > now), *times[-1:])
 
 
 def _whole(instant: datetime) -> datetime:

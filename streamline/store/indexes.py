@@ -109,7 +109,7 @@ RUN_INDEXES = (
     ),
     Index(
         "runs_queue",
-        (("slot_key", 1), ("priority", -1), ("created_at", 1), ("_id", 1)),
+        (("slot_key", 1), ("priority", -1), ("created_at", 1), ("_id", 1), ("throttle_key", 1)),
         ("find_queue", "find_queued"),
         {"partialFilterExpression": {"queued_at": {"$gt": EPOCH}}},
     ),

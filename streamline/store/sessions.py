@@ -66,6 +66,7 @@ class InSession:
         driver = self._store.driver
         command: dict[str, Any] = {"find": driver.named(statement.collection), "filter": statement.filter}
         command |= {"limit": statement.limit, "singleBatch": True, "projection": dict(statement.projection or {})}
+        command |= {"sort": dict(statement.sort)} | ({"hint": statement.hint} if statement.hint else {})
         try:
             answer = await driver.command_in(self.session, command)
         except PyMongoError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -220,6 +221,21 @@ async def test_nobody_listens(posters: Any) -> None:
 async def test_a_host_without_an_address(posters: Any) -> None:
     with pytest.raises(WebhookFailed, match="cannot be looked up"):
         await post(posters("https://nowhere.invalid/"))
+
+
+async def test_a_name_service_that_hangs_holds_up_no_other_work(
+    receiver: Receiver, posters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hold.wait(20) and [])
+    poster = posters("https://hangs.example.com/", seconds=0.3)
+    try:
+        tries = await asyncio.gather(*(post(poster) for _ in range(40)), return_exceptions=True)
+        assert {str(each) for each in tries} == {"no answer within 0.3 s"}
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+        await post(posters(receiver.url))
+    finally:
+        hold.set()
 
 
 async def test_a_name_is_looked_up_once_and_the_connection_goes_where_it_led(receiver: Receiver, posters: Any) -> None:

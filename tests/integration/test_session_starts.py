@@ -263,8 +263,9 @@ async def test_a_kept_key_gives_its_run_after_that_has_ended(make_app: Any, clie
     assert (second.created, second.id) == (False, first.id)
 
 
-async def test_gates_hold_for_what_a_transaction_brings(make_app: Any, client: Any) -> None:
-    wf: Workflow[Any, Any, Any] = Workflow("narrow", concurrency=Concurrency(limit=2))
+@pytest.mark.parametrize("on_limit", ["queue", "reject"])
+async def test_gates_hold_for_what_a_transaction_brings(make_app: Any, client: Any, on_limit: Any) -> None:
+    wf: Workflow[Any, Any, Any] = Workflow("narrow", concurrency=Concurrency(limit=2, on_limit=on_limit))
     at_work: list[int] = [0, 0]
 
     @wf.step

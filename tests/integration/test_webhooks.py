@@ -468,6 +468,19 @@ async def test_an_app_without_a_worker_delivers_nothing(make_app: Any, flow: Any
             await received(receiver, 1)
 
 
+async def test_of_two_processes_one_delivers_and_the_other_goes_on_when_it_stops(
+    make_app: Any, flow: Any, receiver: Receiver
+) -> None:
+    async with make_app(flow, settings=settings(subscriber_lease="1m")) as second:
+        async with make_app(flow, settings=settings(subscriber_lease="1m")) as first:
+            await first.webhooks.create("crm", receiver.url, on="run.done")
+            ids = await done(first, *[1] * 10)
+            await eventually(lambda: told_of(receiver, "/hook") == set(ids))
+        later = await done(second, *[1] * 10)  # long before the lease would have run out
+        await eventually(lambda: told_of(receiver, "/hook") == {*ids, *later})
+    assert len(receiver.received) == 20
+
+
 async def test_closing_lets_what_is_on_its_way_arrive_and_records_it(
     make_app: Any, flow: Any, receiver: Receiver
 ) -> None:

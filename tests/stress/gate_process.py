@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from functools import partial
 from typing import Any
 
 from streamline import Streamline, StreamlineError
@@ -18,7 +17,7 @@ GATED = (("gated", "gated", "1.0.0"),)
 
 
 def burst(options: dict[str, Any]) -> None:
-    """Make the calls in `calls`, `at_once` of them at a time, and work on runs until SIGTERM."""
+    """Make the calls in `calls`, `at_once` of them at a time, and work on runs; both until SIGTERM."""
     asyncio.run(_burst(options))
 
 
@@ -42,24 +41,29 @@ async def _burst(options: dict[str, Any]) -> None:
         ledger.write("ready")
         await asyncio.sleep(max(0.0, options["not_before"] - time.monotonic()))
         room = asyncio.Semaphore(options["at_once"])
-        await asyncio.gather(*map(partial(_call, app, ledger, room, options["every"]), options["calls"]))
+
+        async def call(wanted: dict[str, Any]) -> None:
+            async with room:
+                if not asked_to_stop.is_set():
+                    await _call(app, ledger, wanted)
+                    await asyncio.sleep(options["every"])
+
+        await asyncio.gather(*map(call, options["calls"]))
         ledger.write("finished")
         await asked_to_stop.wait()
     ledger.write("stopped")
 
 
-async def _call(app: Streamline, ledger: Ledger, room: asyncio.Semaphore, every: float, call: dict[str, Any]) -> None:
-    async with room:
-        name, asked = call["call"], time.monotonic_ns()
-        ledger.write("asking", call=name, **call["value"])
-        try:
-            handle = await app.start("gated", call["value"], **call.get("options", {}))
-        except StreamlineError as error:
-            ledger.write("refused", call=name, asked=asked, error=type(error).__name__, text=str(error))
-        else:
-            told = {"run": handle.id, "created": handle.created}
-            ledger.write("started", call=name, asked=asked, **told, **call["value"])
-        await asyncio.sleep(every)
+async def _call(app: Streamline, ledger: Ledger, call: dict[str, Any]) -> None:
+    name, asked = call["call"], time.monotonic_ns()
+    ledger.write("asking", call=name, **call["value"])
+    try:
+        handle = await app.start("gated", call["value"], **call.get("options", {}))
+    except StreamlineError as error:
+        ledger.write("refused", call=name, asked=asked, error=type(error).__name__, text=str(error))
+    else:
+        told = {"run": handle.id, "created": handle.created}
+        ledger.write("started", call=name, asked=asked, **told, **call["value"])
 
 
 async def _hold_up(options: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import statistics
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -260,17 +262,40 @@ def test_a_deploy_changes_the_limit(
     calls = scale.calls(pace=0.08)
     crowd = Crowd(fleet, runs, opening, {"concurrency": {"limit": before}}, calls)
     crowd.until_answered()
-    for place, name in enumerate(crowd.alive):
-        fleet.kill(name) if place % 2 else fleet.dismiss(name)
-        fleet.wait(name, within=30)
-        crowd.replace(place, gates={"concurrency": {"limit": after}})
-    crowd.until_ready()
-    changed = max(entry["at"] for entry in crowd.entries() if entry["what"] == "ready")
+    changed = deploy(crowd, fleet, {"concurrency": {"limit": after}})
     evidence = crowd.finish(within=240)
     check(evidence, opening)
     assert not list(checker.too_many_at_work(evidence, max(limits)))
     assert not list(checker.too_many_at_work(evidence, after, since=changed))
     assert checker.crowds(evidence, since=changed) == {"one": after}
+
+
+def deploy(crowd: Crowd, fleet: Fleet, gates: dict[str, Any]) -> int:
+    """Replace every process, one after the other; return the instant from which on there are only new ones."""
+    for place, name in enumerate(crowd.alive):
+        fleet.kill(name) if place % 2 else fleet.dismiss(name)
+        fleet.wait(name, within=30)
+        crowd.replace(place, gates=gates)
+    crowd.until_ready()
+    return max(int(entry["at"]) for entry in crowd.entries() if entry["what"] == "ready")
+
+
+@scales(smoke=False)
+@pytest.mark.parametrize("limits", [(10, 25), (25, 10)], ids=["higher", "lower"])
+def test_a_deploy_changes_the_throttle(
+    fleet: Fleet, runs: Runs, opening: Opening, scale: Scale, limits: tuple[int, int]
+) -> None:
+    """Old and new processes live side by side for a while: no window holds more starts than the larger limit."""
+    before, after = limits
+    gates = {"throttle": {"limit": before, "window": "500ms"}}
+    crowd = Crowd(fleet, runs, opening, gates, scale.calls(), at_once=1, every=8 / scale.each)
+    crowd.until_ready()
+    changed = deploy(crowd, fleet, {"throttle": {"limit": after, "window": "500ms"}})
+    since = datetime.now(UTC) - timedelta(seconds=(time.monotonic_ns() - changed) / checker.SECOND)
+    evidence = crowd.finish(within=240)
+    check(evidence, opening, keys=1, limit=max(limits))
+    assert not list(checker.too_many_begun(evidence, max(limits), 0.5))
+    assert not list(checker.too_many_begun(evidence, after, 0.5, since=since))
 
 
 @scales(deaths=2)

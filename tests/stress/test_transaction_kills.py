@@ -149,7 +149,7 @@ async def test_each_is_there_once_if_its_step_is_done(
     fleet: Fleet, runs: Runs, dice: random.Random, mongo_uri: str, database_name: str
 ) -> None:
     where = (mongo_uri, database_name)
-    died = await kill_around_commits(fleet, runs, dice, *where, transfers_wanted=120, deaths=20)
+    died = await kill_around_commits(fleet, runs, dice, *where, transfers_wanted=60, deaths=12)
     assert set(died) == set(POINTS)
 
 

@@ -72,8 +72,9 @@ def in_line(order: Order, now: datetime) -> dict[str, Any]:
     """Return a new run that waits for a slot."""
     run = _newborn(order, now, (("run.queued", {}),))
     run |= {"status": "draft", "attempt": 0, "queued_at": now}
-    # Whoever looks after due runs ends it where its time to begin is over.
-    return run if order.start_by is None else run | {"due_at": order.start_by}
+    # Whoever looks after due runs ends it where its time is over.
+    limits = [limit for limit in (order.start_by, order.deadline_at) if limit is not None]
+    return run | {"due_at": min(limits)} if limits else run
 
 
 def claimed(order: Order, now: datetime, lease: Mapping[str, Any], slot: int | None = None) -> dict[str, Any]:

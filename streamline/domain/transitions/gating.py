@@ -19,13 +19,27 @@ from streamline.domain.transitions.writing import Entry, due, operated
 SEEN = (
     "status", "rev", "event_seq", "size", "due_at", "start_by", "deadline_at", "paused", "lease", "workflow", "version",
     "route", "tenant_id", "slot_key", "throttle_key", "slot", "gated", "admitted_at", "queued_at", "fire_by",
-    "debounce_key", "created_at", "outbox_at", "relayed",
+    "debounce_key", "created_at", "priority", "outbox_at", "relayed",
 )  # fmt: skip
 
 
 def is_to_be_admitted(run: Document) -> bool:
     """Return whether the run has gates that it has not passed."""
     return "gated" in run and "admitted_at" not in run
+
+
+def is_sound(run: Document) -> bool:
+    """Return whether the run can be let wait; one that is damaged is taken as it is, to be failed."""
+    counts = all(isinstance(run.get(name), int) for name in ("rev", "event_seq"))
+    names = all(isinstance(run.get(name), str) for name in ("workflow", "version", "route"))
+    return counts and names and all(isinstance(run.get(name, ""), str) for name in ("slot_key", "throttle_key"))
+
+
+def is_up(run: Document, by: datetime) -> bool:
+    """Return whether the run may be admitted: it is due by an instant, or stands in line, and nobody holds it."""
+    if not is_to_be_admitted(run) or "lease" in run or run.get("paused"):
+        return False
+    return "queued_at" in run or ("due_at" in run and bool(run["due_at"] <= by))
 
 
 def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int | None, begun_at: datetime) -> Change:
@@ -39,17 +53,19 @@ def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int |
         begun_at: When it begins, as the ledger of its throttle has it.
     """
     guard = {
-        "rev": run["rev"],
+        "rev": run.get("rev"),
         "status": run["status"],
         "lease": Absent(),
         "paused": Absent(),
         "admitted_at": Absent(),
         "attempt": Counted(),
     }
-    put: dict[str, Any] = {"status": "running", "lease": dict(lease), "updated_at": now, "admitted_at": begun_at}
-    if slot is not None:
-        put["slot"] = slot
+    put: dict[str, Any] = {"lease": dict(lease), "updated_at": now, "admitted_at": begun_at}
+    put |= {} if slot is None else {"slot": slot}
     drop = tuple(name for name in ("due_at", "queued_at", "debounce_key") if name in run)
+    if run["status"] == "compensating":
+        return Change(guard=guard, put=put, drop=drop, add={"attempt": 1})
+    put["status"] = "running"
     return Change(guard=guard, put=put, drop=drop, add={"attempt": 1}, earliest={"started_at": begun_at})
 
 
@@ -63,8 +79,9 @@ def put_in_line(run: Document, now: datetime) -> Change:
     """Return the change by which a due run waits for a slot, out of the way of others."""
     put: dict[str, Any] = {"queued_at": run.get("queued_at", now)}
     drop = ("debounce_key",) if "debounce_key" in run else ()
-    if "start_by" in run:
-        put["due_at"] = run["start_by"]
+    limits = [run[name] for name in ("start_by", "deadline_at") if run.get(name, now) > now]
+    if limits:
+        put["due_at"] = min(limits)
     else:
         drop = (*drop, "due_at")
     return operated(run, now, put, ("run.queued", {}), drop=drop)
@@ -77,7 +94,7 @@ def call_up(run: Document, now: datetime) -> Change:
 
 def put_off(run: Document, instant: datetime, now: datetime) -> Change:
     """Return the change by which a run may begin at a later instant, and is in nobody's way until then."""
-    drop = tuple(name for name in ("debounce_key", "queued_at") if name in run)
+    drop = tuple(name for name in ("debounce_key", "queued_at", "slot") if name in run)
     return operated(run, now, {"due_at": instant}, ("run.throttled", {"due_at": instant}), drop=drop)
 
 

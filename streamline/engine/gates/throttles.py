@@ -22,6 +22,7 @@ Decide = Callable[[Ledger, datetime], tuple[Ledger, T]]
 _RACES = 1000
 _PAUSE = 0.005
 _KEPT = timedelta(days=1)
+_KNOWN_MAX = 1000
 
 
 class Throttles:
@@ -64,14 +65,26 @@ class Throttles:
 
         return await self._change(key, throttle, decide)
 
+    async def room(self, key: str, throttle: Throttle) -> tuple[int, datetime]:
+        """Return how many runs may begin now, and when the next may; others may be faster."""
+        stored = self._known.get(key) or await self._read(key)
+        return rules.room(_ledger(stored), throttle.limit, throttle.window_time, self._runtime.clock.now())
+
+    async def leave(self, key: str, throttle: Throttle, instant: datetime) -> None:
+        """Give back the place of a run that was to begin at an instant, and was not stored after all."""
+        await self._change(key, throttle, lambda ledger, _: (rules.leave(ledger, instant), None))
+
     async def _change(self, key: str, throttle: Throttle, decide: Decide[T]) -> T:
         # In one process one after the other; between processes whoever finds the ledger as it was read.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             for _ in range(_RACES):
                 stored = self._known.pop(key, None) or await self._read(key)
-                ledger = Ledger(tuple(stored["started"]), tuple(stored["plan"]))
+                ledger = _ledger(stored)
                 changed, answer = decide(ledger, self._runtime.clock.now())
+                if changed == ledger:
+                    self._remember(key, stored)
+                    return answer
                 if await self._write(key, stored, changed, throttle):
                     return answer
                 await self._runtime.clock.sleep(random.uniform(0, _PAUSE))
@@ -82,7 +95,7 @@ class Throttles:
         return found[0] if found else {"rev": 0, "started": [], "plan": []}
 
     async def _write(self, key: str, stored: dict[str, Any], changed: Ledger, throttle: Throttle) -> bool:
-        last = max((*changed.plan[-1:], *changed.started[-1:]))
+        last = max((*changed.plan[-1:], *changed.started[-1:]), default=self._runtime.clock.now())
         put: dict[str, Any] = {"started": list(changed.started), "plan": list(changed.plan)}
         put["expire_at"] = last + throttle.window_time + _KEPT
         if not stored["rev"]:
@@ -91,5 +104,14 @@ class Throttles:
         else:
             done = await self._runtime.store.run(statements.change_gate(key, stored["rev"], put)) == 1
         if done:
-            self._known[key] = {**put, "rev": stored["rev"] + 1}
+            self._remember(key, {**put, "rev": stored["rev"] + 1})
         return done
+
+    def _remember(self, key: str, stored: dict[str, Any]) -> None:
+        self._known[key] = stored
+        if len(self._known) > _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+
+
+def _ledger(stored: dict[str, Any]) -> Ledger:
+    return Ledger(tuple(stored["started"]), tuple(stored["plan"]))

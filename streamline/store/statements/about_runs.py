@@ -331,14 +331,16 @@ def find_queue(after: str) -> Find:
     return Find("find_queue", query, projection={"slot_key": 1}, sort=(("slot_key", 1),), limit=1, hint="runs_queue")
 
 
-def find_queued(slot_key: str, limit: int) -> Find:
-    """Find the runs that wait in line for a slot, larger priority first, then older.
+def find_queued(slot_key: str, limit: int, without: Sequence[str] = ()) -> Find:
+    """Find the runs that wait in line for a slot, larger priority first, then older; `without` those so throttled.
 
     Index: runs_queue.
     """
+    query: dict[str, Any] = {"slot_key": slot_key, "queued_at": {"$gt": EPOCH}, "paused": None}
+    query |= {"throttle_key": {"$nin": list(without)}} if without else {}
     return Find(
         "find_queued",
-        {"slot_key": slot_key, "queued_at": {"$gt": EPOCH}, "paused": None},
+        query,
         projection=_SEEN,
         sort=(("priority", -1), ("created_at", 1), ("_id", 1)),
         limit=limit,

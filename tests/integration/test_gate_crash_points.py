@@ -1,0 +1,214 @@
+"""A process dies at every single write on the way through the gates: before it, and when it is applied but not known.
+
+In one process, an app dies when its driver falls silent for ever; another one, that comes later, finds what it has
+left. Each crash point has a workflow of its own, so that all of them can share a database. Where nothing dies but an
+answer is lost, the same app goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from streamline import Concurrency, Debounce, RunHandle, Settings, Streamline, Throttle, Worker, Workflow
+from tests.integration.meters import Meter, at_rest, most_in_a_window, working
+from tests.waiting import eventually
+
+WINDOW = timedelta(milliseconds=400)
+WORKS = Worker(lease="600ms", poll_interval="100ms", drain=0, cancel_grace="100ms")
+RECOVERS = Worker(lease="600ms", poll_interval="100ms")
+WRITES = ("insert", "update", "delete")
+MOMENTS = ("before", "applied", "lost")
+
+
+class Harm:
+    """Between an app and its driver: lets a write die, or its answer be lost.
+
+    Args:
+        app: The app, open already.
+        at: At which write to runs or ledgers, heartbeats apart, from 1; 0 for none.
+        moment: ``"before"`` it is sent or when it is ``"applied"`` the process dies; or its answer is ``"lost"``.
+    """
+
+    def __init__(self, app: Streamline, at: int, moment: str) -> None:
+        self.driver = app._open_session.runtime.store.driver
+        self._command, self._find = self.driver.command, self.driver.find
+        self._collections = {self.driver.runs, self.driver.named("gates")}
+        self.at, self.moment, self.writes, self.dead = at, moment, list[str](), asyncio.Event()
+        self.driver.command = self.command  # type: ignore[method-assign]
+        self.driver.find = self.find  # type: ignore[method-assign]
+
+    async def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        await self._silence()
+        mine = self._is_counted(command) and len(self.writes) == self.at
+        if mine and self.moment == "before":
+            await self._die()
+        answer = await self._command(command)
+        if mine and self.moment == "applied":
+            await self._die()
+        await self._silence()
+        if mine and self.moment == "lost":
+            raise AutoReconnect("the answer was lost")
+        return answer
+
+    async def find(self, *arguments: Any) -> list[Any]:
+        await self._silence()
+        return await self._find(*arguments)
+
+    def _is_counted(self, command: Mapping[str, Any]) -> bool:
+        kind = next(iter(command))
+        if kind not in WRITES or command[kind] not in self._collections:
+            return False
+        if kind == "update" and set(command["updates"][0]["u"].get("$max", ())) == {"lease.until"}:
+            return False
+        self.writes.append(kind)
+        return True
+
+    async def _die(self) -> None:
+        self.dead.set()
+        await self._silence()
+
+    async def _silence(self) -> None:
+        if self.dead.is_set():
+            raise AutoReconnect("the process is dead")
+
+
+@dataclass
+class Story:
+    """What an app does before it dies, as often as there are crash points.
+
+    Args:
+        gates: The workflow's gates.
+        play: What the app does; the last run it starts or wants started is the one that is looked at.
+        runs: How many runs there are at the most afterwards.
+        works: Whether the dying app has a worker.
+    """
+
+    gates: dict[str, Any]
+    play: Callable[[Streamline, Workflow[Any, Any, Any]], Awaitable[Any]]
+    runs: int
+    works: bool = True
+    before: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+async def one(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
+    return await _settled(await app.start(wf, 1, idempotency_key="k"))
+
+
+async def two(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
+    handles = [await app.start(wf, i) for i in range(2)]
+    for handle in handles:
+        await _settled(handle)
+
+
+async def bulk(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
+    for handle in await app.start_many(wf, [0, 1, 2]):
+        await _settled(handle)
+
+
+async def bumped(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
+    await app.start(wf, 0)
+    await _settled(await app.start(wf, 1))
+
+
+async def kept(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
+    await _settled(await app.start(wf, 1, idempotency_key="k", idempotency="forever"))
+
+
+async def freed(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
+    """End a run by hand, so that the next is called up: here nobody is who could take it."""
+    first = await app.start(wf, 0, delay="1h")
+    await app.start(wf, 1)
+    await app.start(wf, 2)
+    await first.cancel()
+
+
+async def _settled(handle: RunHandle[Any]) -> None:
+    await handle.wait("10s")
+
+
+LIMIT, THROTTLE = Concurrency(1), Throttle(1, WINDOW)
+STORIES = {
+    "limit": Story({"concurrency": LIMIT}, two, 2),
+    "throttle": Story({"throttle": THROTTLE}, two, 2),
+    "debounce": Story({"debounce": Debounce("100ms")}, bumped, 1),
+    "limit and throttle": Story({"concurrency": LIMIT, "throttle": THROTTLE}, two, 2),
+    "all": Story({"concurrency": LIMIT, "throttle": THROTTLE, "debounce": Debounce("50ms")}, one, 1),
+    "bulk": Story({"concurrency": Concurrency(2), "throttle": Throttle(2, WINDOW)}, bulk, 3),
+    "kept key": Story({"concurrency": LIMIT, "throttle": THROTTLE}, kept, 1),
+    "starting only": Story({"concurrency": LIMIT, "throttle": THROTTLE}, freed, 3, works=False),
+}
+
+
+async def play(make_app: Any, story: Story, name: str, at: int, moment: str) -> list[str]:
+    """Let an app play a story and die on the way; return the writes that it has sent."""
+    meter = METERS.setdefault(name, Meter(hold=False))
+    wf = working(meter, name, **story.gates)
+    patience = "10s" if moment == "lost" else "200ms"
+    app = make_app(wf, worker=WORKS if story.works else False, settings=Settings(patience=patience))
+    await app.__aenter__()
+    try:
+        harm = Harm(app, at, moment)
+        playing = asyncio.ensure_future(story.play(app, wf))
+        dying = asyncio.ensure_future(harm.dead.wait())
+        await asyncio.wait((playing, dying), timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert playing.done() or dying.done(), f"{name} hangs"
+        dying.cancel()
+        if not harm.dead.is_set():
+            await playing
+        playing.cancel()
+        return list(harm.writes)
+    finally:
+        await app.__aexit__(None, None, None)
+
+
+METERS: dict[str, Meter] = {}
+
+
+@pytest.mark.parametrize("kind", STORIES)
+async def test_a_process_dies_at_every_write_to_the_gates(make_app: Any, runs: Any, kind: str) -> None:
+    story = STORIES[kind]
+    METERS.clear()
+    points = {f"sound-{i}": (0, "before") for i in range(1)}
+    writes = await play(make_app, story, "sound-0", 0, "before")
+    assert writes
+    points |= {f"{moment}-{at}": (at, moment) for at in range(1, len(writes) + 1) for moment in MOMENTS}
+    todo = [(name, *point) for name, point in points.items() if name != "sound-0"]
+    for begin in range(0, len(todo), 8):
+        await asyncio.gather(*(play(make_app, story, *point) for point in todo[begin : begin + 8]))
+    await runs.update_many({"status": "draft", "due_at": {"$exists": True}}, [{"$set": {"due_at": "$created_at"}}])
+    flows = [working(METERS[name], name, **story.gates) for name in points]
+    async with make_app(*flows, worker=RECOVERS) as app:
+        # What is there is brought to an end, and the same start again finds the way clear.
+        again = await asyncio.gather(*(app.start(wf, "again") for wf in flows))
+        for handle in again:
+            assert (await handle.wait("20s")).status == "done"
+        await eventually(lambda: all_ended(runs))
+    await at_rest(runs)
+    for name, meter in METERS.items():
+        stored = [run async for run in runs.find({"workflow": name})]
+        assert len(stored) <= story.runs + 1, name
+        assert {run["status"] for run in stored} <= {"done", "cancelled"}, name
+        limit = story.gates.get("concurrency")
+        # The attempt of a dead process is only seen to be over when its lease is.
+        assert limit is None or meter.most[""] <= limit.limit, name
+        throttle = story.gates.get("throttle")
+        begun = [run["started_at"] for run in stored if "started_at" in run]
+        assert throttle is None or most_in_a_window(begun, WINDOW) <= throttle.limit, name
+        # No run began twice but where its process died under it.
+        entries = [each for each in meter.order if each != "again"]
+        assert len(entries) <= len(stored) - 1 + sum(run["recovery_count"] for run in stored), name
+        if name.startswith("lost"):
+            assert sum(run["recovery_count"] for run in stored) == 0, name
+            assert len(stored) == story.runs + 1, name
+
+
+async def all_ended(runs: Any) -> bool:
+    return not await runs.count_documents({"status": {"$nin": ["done", "cancelled"]}})
