@@ -194,7 +194,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(EACH)]
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
     workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
-    sub = f"sub-{tenant}"
+    sub, telling = f"sub-{tenant}", [f"tells{i}-{tenant}" for i in range(EACH)]
     enabled, disabled = f"webhook:{tenant}:w0", f"webhook:{tenant}:w1"
     return {
         "advance_run": [
@@ -344,9 +344,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "insert_run": [Case(statements.insert_run(draft(f"new-{tenant}", tenant_id=tenant), "m3", 0), "_id")],
         "mark_runs": [Case(statements.mark_runs(due, NOW), "_id", 2)],
         "note_logged": [
-            Case(
-                statements.note_logged([{"run_id": f"tells{i}-{tenant}", "seq": 1} for i in range(EACH)]), "_id", EACH
-            ),
+            Case(statements.note_logged([{"run_id": run_id, "seq": 1} for run_id in telling]), "_id", EACH),
             Case(statements.note_logged([{"run_id": run["_id"], "seq": 1, "rev": 9, "put": {}}]), "_id", 0),
         ],
         "note_relayed": [Case(statements.note_relayed([{"run_id": run_id, "seq": 2} for run_id in due]), "_id", 2)],

@@ -171,6 +171,8 @@ def talking(
         with recorded(ledger, ctx):
             return int(ctx.outputs["talk"])
 
+    return flow
+
 
 def hearing(ledger: Ledger, name: str = "hearing", version: str = "1.0.0") -> Workflow[Any, Any, Any]:
     """Return a workflow that takes one event after the other until it is told to stop, and returns them all."""
