@@ -11,7 +11,7 @@ from streamline.domain.run import Event
 from streamline.engine.endpoint_book import FAILING, HINT, UNFAILED
 from streamline.engine.posting import Poster
 from streamline.engine.runtime import Runtime
-from streamline.errors import RetryAfter, StreamlineError, WebhookFailed
+from streamline.errors import StreamlineError, WebhookFailed
 from streamline.features.addresses import networks_of
 from streamline.features.endpoints import body_of, secrets_in_force, webhook_id_of
 from streamline.store import statements
@@ -40,7 +40,6 @@ class Courier:
 
         Raises:
             WebhookFailed: It was not taken.
-            RetryAfter: The same, and the receiver says when it is to be tried again.
             UrlNotAllowed: The endpoint's address is not allowed.
         """
         webhook = self._stored["webhook"]
@@ -50,11 +49,11 @@ class Courier:
             await self._posters[-1].post(webhook_id_of(event.run_id, event.seq), body_of(event), headers, secrets)
         except StreamlineError as failure:
             await self._count(failure)
-            raise self._told(failure) from failure
+            raise self._bounded(failure) from failure
         if self._has_failed:
-            self._has_failed = False
             forget = statements.change_meta(self._stored["_id"], UNFAILED, FAILING, "subscribers")
             await self._runtime.store.run(forget)
+            self._has_failed = False
 
     def change(self, stored: Mapping[str, Any]) -> None:
         """Go by what is stored now; what is on its way to where the endpoint was arrives there."""
@@ -86,9 +85,9 @@ class Courier:
             logger.warning("webhook %s is disabled: %s", self._stored["webhook"]["id"], reason)
             self._runtime.hint(HINT)
 
-    def _told(self, failure: StreamlineError) -> StreamlineError:
-        """Return what the subscriber's driver understands."""
-        if isinstance(failure, WebhookFailed) and failure.after is not None:
-            longest = parse_duration(self._runtime.settings.webhook_retry.max_delay, "max_delay")
-            return RetryAfter(min(failure.after, longest), failure.message)
-        return failure
+    def _bounded(self, failure: StreamlineError) -> StreamlineError:
+        """Return the failure as it counts: the receiver cannot put a delivery off for ever."""
+        if not isinstance(failure, WebhookFailed) or failure.after is None:
+            return failure
+        longest = parse_duration(self._runtime.settings.webhook_retry.max_delay, "max_delay")
+        return WebhookFailed(failure.message, after=min(failure.after, longest))

@@ -16,7 +16,7 @@ from streamline.engine.dead_letters import DeadLetters
 from streamline.engine.keeping import Keeping, LeaseLost
 from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
-from streamline.errors import RetryAfter
+from streamline.errors import RetryAfter, WebhookFailed
 from streamline.features.delivery_windows import Held, Window
 from streamline.features.subscriptions import Subscription, is_final, told_of
 
@@ -229,6 +229,9 @@ class Delivering:
             pause = parse_duration(error.delay, "delay")
         else:
             pause = self._subscription.retry.pause_after(attempts, random.uniform(-1, 1))
+        if isinstance(error, WebhookFailed) and error.after is not None:
+            # Later, where the receiver asks for it; never sooner, or the attempts would be over in no time.
+            pause = max(pause, error.after)
         told = told_of(error)
         logger.warning("subscriber %s: attempt %s failed: %s", self._subscription.name, attempts, told)
         return {"attempts": attempts, "due_at": self._runtime.clock.now() + pause, "error": told}

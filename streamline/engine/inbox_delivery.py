@@ -32,6 +32,7 @@ logger = logging.getLogger("streamline.engine")
 HINT = "inbox"
 _GRACE = timedelta(seconds=2)
 _PAGE, _SWEPT, _OLDER = 100, 100, 20
+_AT_ONCE = 16
 
 
 class Delivery:
@@ -42,6 +43,8 @@ class Delivery:
         self._control = control
         self._starter = starter
         self._period = period
+        # A handler may emit faster than events are brought: the database is not to be flooded with them.
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._looking = self._again = False
 
     async def run_once(self) -> float:
@@ -49,17 +52,28 @@ class Delivery:
         await self._runtime.triggers.announce()
         before = self._runtime.clock.now() - _GRACE
         owed = await self._runtime.store.run(statements.find_owed_events(before, _SWEPT))
-        for event in owed:
-            await self.deliver(event)
-        waiting = await self.start_triggered()
-        return 0.0 if len(owed) == _SWEPT or waiting else self._period * random.uniform(0.8, 1.2)
+        delivered = [await self._try_again(event) for event in owed]
+        more = await self.start_triggered() or (len(owed) == _SWEPT and any(delivered))
+        return 0.0 if more else self._period * random.uniform(0.8, 1.2)
 
     async def try_to_deliver(self, event: dict[str, Any]) -> None:
         """Deliver an event now, and leave it to the next sweep where that is not possible."""
         try:
-            await self.deliver(event)
+            async with self._slots:
+                await self.deliver(event)
         except StreamlineError:
             logger.warning("event %s: its delivery is left for later", event["_id"], exc_info=True)
+
+    async def _try_again(self, event: dict[str, Any]) -> bool:
+        """Deliver an event that somebody has left behind; return whether it was possible."""
+        try:
+            await self.deliver(event)
+        except StoreUnavailable:
+            raise
+        except StreamlineError:
+            logger.exception("event %s cannot be delivered", event["_id"])
+            return False
+        return True
 
     async def look(self) -> None:
         """Start what others have written down, as far as that is possible now."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from streamline import CancelOn, Context, Workflow
+from streamline import CancelOn, Context, Debounce, Workflow
 from streamline.errors import InvalidKey, InvalidName, InvalidPolicy
 from tests.clocks import MovableClock
 from tests.waiting import eventually, status_of
@@ -202,6 +202,19 @@ async def test_children_forks_retries_and_rewinds_are_cancelled_too(make_app: An
         await original.retry()
         await app.rewind(forked.id, "first")
         assert await app.send_event("stop") == 2
+
+
+async def test_a_debounced_draft_is_cancelled_by_what_its_last_input_says(make_app: Any) -> None:
+    wf = guarded(name="draft", debounce=Debounce("1h", key=lambda user: "one"))
+    async with make_app(wf, worker=False) as app:
+        draft = await app.start(wf, User(user_id="ann"))
+        assert (await app.start(wf, User(user_id="bob"))).id == draft.id
+        assert await app.send_event("user.deleted", {"user_id": "ann"}) == 0
+        assert (await app.start(wf, User())).id == draft.id
+        assert await app.send_event("user.deleted", {"user_id": "bob"}) == 0
+        assert (await app.start(wf, User(user_id="eve"))).id == draft.id
+        assert await app.send_event("user.deleted", {"user_id": "eve"}) == 1
+        assert await draft.status() == "cancelled"
 
 
 async def test_an_event_that_a_run_emits_cancels_others(make_app: Any) -> None:

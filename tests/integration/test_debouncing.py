@@ -106,8 +106,10 @@ async def test_it_waits_no_longer_than_it_may(make_app: Any, runs: Any) -> None:
         while not meter.begun:
             count += 1
             handle = await app.start(wf, count)
-            assert handle.id == first.id or meter.begun
+            if handle.id != first.id:
+                break  # the first has waited as long as it may
             await asyncio.sleep(0.02)
+        await first.result("20s")
         run = await first.get()
         assert run.started_at is not None
         assert run.started_at - run.created_at >= timedelta(milliseconds=550)

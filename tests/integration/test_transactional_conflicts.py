@@ -85,6 +85,19 @@ async def test_an_event_meanwhile_is_kept_for_later(make_app: Any, book: Book) -
     assert await book.runs() == [handle.id]
 
 
+async def test_the_relay_of_the_event_log_is_not_in_its_way(make_app: Any, book: Book) -> None:
+    async def pay(ctx: Context[Any]) -> None:
+        await book.write(ctx)
+        await asyncio.sleep(0.02)  # the relay takes up what earlier steps have told within a few milliseconds
+
+    wf = paying(pay)
+    async with make_app(wf) as app:
+        await app._open_session.runtime.outbox.switch_on()
+        for _ in range(20):
+            assert (await (await app.start(wf)).wait("20s")).status == "done"
+    assert book.entered <= 22
+
+
 async def test_numbers_of_a_try_that_came_to_nothing_do_not_count(make_app: Any, book: Book, runs: Any) -> None:
     async def pay(ctx: Context[Any]) -> None:
         ctx.metric("paid", 5)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from streamline import Context, NonRetriableError, OnCompletion, OnEvent, Run, Settings, Workflow
+from streamline import Concurrency, Context, NonRetriableError, OnCompletion, OnEvent, Run, Settings, Workflow
 from streamline.errors import InvalidName, InvalidPolicy
 from tests.clocks import MovableClock
 from tests.waiting import eventually
@@ -276,6 +276,42 @@ async def test_a_start_by_a_trigger_is_subject_to_idempotency(make_app: Any, run
         assert await app.send_event("go", {"id": "a"}) == 0
         await settled(inbox)
     assert await runs.count_documents({}) == 1
+
+
+async def test_a_start_that_a_gate_rejects_is_a_dead_letter(make_app: Any, runs: Any, inbox: Any) -> None:
+    gate = Concurrency(1, on_limit="reject")
+    wf: Workflow[Any, Any, Any] = Workflow("single", triggers=[OnEvent("go")], concurrency=gate)
+
+    @wf.step
+    async def only(ctx: Context[Any]) -> None:
+        await ctx.wait("for ever")
+
+    clock = MovableClock()
+    async with make_app(wf, worker=False, clock=clock) as app:
+        assert [await app.send_event("go", n) for n in (1, 2)] == [1, 0]
+        # Whoever tries the first again finds its run, and not that there is no room for it.
+        await inbox.update_one({"payload": 1}, {"$set": {"triggers": ["single"]}})
+        clock.move(minutes=1)
+        await app.tick()
+        events = {event["payload"]: event async for event in inbox.find({})}
+    assert [each["code"] for each in events[2]["failures"]] == ["concurrency.limit_reached"]
+    assert "failures" not in events[1]
+    assert await runs.count_documents({}) == 1
+
+
+async def test_an_end_by_a_transactional_step_starts_a_run(make_app: Any, runs: Any, database: Any) -> None:
+    source: Workflow[Any, Any, Any] = Workflow("import")
+    await database.create_collection("rows")
+
+    @source.step(transactional=True)
+    async def load(ctx: Context[Any]) -> int:
+        await database["rows"].insert_one({"run": ctx.run_id}, session=ctx.session)
+        return 3
+
+    async with make_app(source, simple("report", OnCompletion(source))) as app:
+        await app.run(source, timeout="10s")
+        (run,) = await ended(runs, "report")
+    assert run["input"] == 3
 
 
 async def test_an_event_of_a_run_starts_a_run(make_app: Any, runs: Any) -> None:

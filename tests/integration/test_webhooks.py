@@ -237,6 +237,18 @@ async def test_a_receiver_is_left_alone_for_as_long_as_it_asks(
     assert at[1] - at[0] >= 0.9
 
 
+async def test_it_is_not_tried_sooner_because_it_says_so(make_app: Any, flow: Any, receiver: Receiver) -> None:
+    receiver.answer = lambda _: Answer(429, (("Retry-After", "0"),)) if len(receiver.received) == 1 else 200
+    retry = RetryPolicy(max_attempts=2, delay="500ms", jitter=0)
+    async with make_app(flow, settings=settings(webhook_retry=retry)) as app:
+        await app.webhooks.create("crm", receiver.url, on="run.done")
+        await done(app, 1)
+        await received(receiver, 1)
+        first = time.monotonic()
+        await received(receiver, 2)
+    assert time.monotonic() - first >= 0.4
+
+
 async def test_but_not_for_longer_than_the_longest_pause(make_app: Any, flow: Any, receiver: Receiver) -> None:
     receiver.answer = lambda _: Answer(503, (("Retry-After", "86400"),)) if len(receiver.received) == 1 else 200
     retry = RetryPolicy(max_attempts=5, delay="10ms", max_delay="100ms")

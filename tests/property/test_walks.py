@@ -20,7 +20,7 @@ from tests.property.twins import Twins
 from tests.property.walks import Walk
 
 TOGETHER, ROUNDS = 60, 40
-LET_GO = {"lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "waiting_for", "nudged"}
+LET_GO = {"lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "waiting_for", "listens", "nudged"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -113,6 +113,9 @@ def check_answerable(run: dict[str, Any]) -> None:
     assert sorted(run.get("hooks", ())) == sorted(entry["hash"] for entry in waits if "hash" in entry)
     assert run.get("waiting_since") == min((entry["opened_at"] for entry in waits), default=None)
     assert "hooks" not in run or run["hooks"]
+    names = {entry["name"] for entry in waits if entry["kind"] == "event"}
+    names |= {rule["name"] for rule in run.get("cancel_on", ()) if run["status"] != "compensating"}
+    assert run.get("listens", []) == sorted(names)
 
 
 def open_waits(run: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +14,16 @@ from streamline.domain.change import Append, Change
 from streamline.domain.decisions import is_overdue, time_out
 from streamline.domain.payloads import ANY, Encoded
 from streamline.domain.place import Place, next_undo, unfinished
-from streamline.domain.transitions import answering, closing, compensating, jumping, operating, parking, stepping
+from streamline.domain.transitions import (
+    answering,
+    closing,
+    compensating,
+    hearing,
+    jumping,
+    operating,
+    parking,
+    stepping,
+)
 from streamline.domain.transitions.answering import Reply, Target
 from streamline.domain.transitions.birth import Order, claimed, queued
 from streamline.domain.transitions.claiming import lease_of, take_due, take_expired, take_undoing
@@ -25,6 +35,7 @@ from tests.property.twins import START, some_value
 
 Wish = Callable[[], Change | None]
 RETAINED = {"retention": {"done": 60.0, "cancelled": 0.0}}
+GUARDED = {"cancel_on": [{"name": "c"}], "listens": ["c"]}
 KINDS = ("event", "hook", "approval", "question", "wait")
 
 
@@ -65,7 +76,7 @@ class Walk:
         )
         due_at = START + timedelta(seconds=chance.choice([0, 0, 30]))
         self.run = claimed(order, START, self.lease()) if chance.random() < 0.5 else queued(order, START, due_at)
-        self.run |= RETAINED
+        self.run |= RETAINED | (GUARDED if chance.random() < 0.3 else {})
         if chance.random() < 0.5:
             del self.run["compensate_on"]
         self.past = [copy.deepcopy(self.run)]
@@ -115,7 +126,17 @@ class Walk:
         return [
             *[lambda: answering.answer(run, Target(kinds), reply, self.now)] * 4,
             *[lambda: answering.deliver(run, self.chance.choice("ab"), value, f"e{self.claims}", self.now)] * 2,
+            lambda: self._heard(run, value),
         ]
+
+    def _heard(self, run: dict[str, Any], value: Encoded) -> Change | None:
+        """What comes of an event of the inbox, offered perhaps again, and perhaps with an older one."""
+        name = self.chance.choice("abc")
+        events = [
+            {"id": f"i{self.chance.randrange(99)}", "name": name, "payload": value.value, "size": value.size, "at": at}
+            for at in (self.now - timedelta(seconds=20), self.now)
+        ]
+        return hearing.hear(run, events[1], events[:1], timedelta(seconds=10), self.now).change
 
     def _claims(self) -> list[Wish]:
         routes, now = [FLOW.route, "x@1"], self.now
@@ -182,7 +203,7 @@ class Walk:
     def _waits(self, memo: Any) -> dict[str, Any]:
         """What a handler waits for: what it has not been told yet, and something new."""
         waits = {address: entry for address, entry in memo.items() if entry.get("open") and self.chance.random() < 0.9}
-        address = f"w#{len(memo)}"
+        address = next(f"w#{n}" for n in itertools.count(len(memo)) if f"w#{n}" not in memo)
         kind = self.chance.choice((*KINDS, "sleep"))
         entry: dict[str, Any] = {"kind": kind, "key": address}
         if kind == "sleep" or self.chance.random() < 0.5:

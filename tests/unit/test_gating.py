@@ -50,7 +50,7 @@ def test_a_new_run_in_line_is_not_due() -> None:
     assert not run.keys() & {"due_at", "slot", "debounce_key", "admitted_at"}
     assert gating.is_to_be_admitted(run)
     assert gating.is_up(run, NOW)
-    assert gating.is_in_line(run, NOW)
+    assert not gating.is_in_the_way(run, NOW)
 
 
 def test_it_comes_up_where_its_time_is_over() -> None:
@@ -58,8 +58,8 @@ def test_it_comes_up_where_its_time_is_over() -> None:
     assert in_line(order(deadline_at=LATER), NOW)["due_at"] == LATER
     both = in_line(order(start_by=LATER, deadline_at=LATER - timedelta(minutes=1)), NOW)
     assert both["due_at"] == LATER - timedelta(minutes=1)
-    assert gating.is_in_line(both, NOW)
-    assert not gating.is_in_line(both, LATER)
+    assert not gating.is_in_the_way(both, NOW)
+    assert gating.is_in_the_way(both, LATER)
 
 
 def test_a_due_run_is_put_in_line() -> None:
