@@ -287,8 +287,11 @@ async def test_what_was_written_by_processes_that_did_not_know_is_caught_up_with
 ) -> None:
     monkeypatch.setattr(catching_up, "_EVERYBODY_KNOWS", timedelta(seconds=3))
     wf = telling()
-    deaf = Settings(wake_channel=False)  # learns of it in five seconds
-    async with make_app(wf, settings=deaf) as unaware, make_app() as app:
+
+    async def learn_nothing() -> None: ...
+
+    async with make_app(wf) as unaware, make_app() as app:
+        monkeypatch.setattr(unaware._open_session.runtime.facts, "load", learn_nothing)
         before = await unaware.start(wf, 1)
         await before.result("20s")
         await switch_on(app)

