@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from streamline.domain.change import Change
@@ -33,6 +33,7 @@ class _Passing:
 
 
 _RACES = 10
+_FRESH = timedelta(milliseconds=500)
 
 
 class Admission:
@@ -114,7 +115,8 @@ class Admission:
         now, by_key = self._runtime.clock.now(), defaultdict[str, list[_Passing]](list)
         begun = list[_Passing]()
         for each in passing:
-            has_turn = each.begun_at is not None  # from a moment ago, when somebody else was faster to take the slot
+            # From a moment ago, when somebody else was faster to take the slot. One that is older has passed unused.
+            has_turn = each.begun_at is not None and now - each.begun_at <= _FRESH
             if (
                 not has_turn
                 and gating.is_sound(each.run)

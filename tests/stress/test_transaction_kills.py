@@ -93,20 +93,22 @@ async def begin(opening: Opening, wanted: list[dict[str, Any]]) -> list[str]:
     return [handle.id for handle in handles]
 
 
-def massacre(fleet: Fleet, opening: Opening, dice: random.Random, *, deaths: int, size: int) -> int:
-    """Keep `size` processes at work, each of which dies at its point, or at random; return how many did."""
+def massacre(
+    fleet: Fleet, runs: Runs, opening: Opening, dice: random.Random, *, n: int, deaths: int, size: int
+) -> None:
+    """Keep `size` processes at work on `n` runs, each of which dies at its point, or at random."""
     plan = cycle([*((point, at) for at in (1, 2, 5) for point in POINTS), (None, 0)])
     alive: dict[str, float] = {}
     begun = died = 0
-    deadline = time.monotonic() + 20 + deaths
-    while died < deaths:
+    deadline = time.monotonic() + 40 + deaths
+    while died < deaths and runs.count(status="done") < n:
         assert time.monotonic() < deadline, f"{died} of {deaths} deaths"
         while len(alive) < size:
             begun += 1
             point, at = next(plan)
             name = fleet.spawn(f"payer{begun}", "payer", **paying(asdict(opening), point, at))
-            # One that does not come to its point any more is killed all the same.
-            alive[name] = time.monotonic() + (dice.uniform(0.3, 1.0) if point is None else 3.0)
+            # One that does not come to its point is killed all the same.
+            alive[name] = time.monotonic() + (dice.uniform(0.3, 1.0) if point is None else 15.0)
         for name, until in list(alive.items()):
             if fleet.code(name) is None and time.monotonic() > until:
                 fleet.kill(name)
@@ -117,7 +119,6 @@ def massacre(fleet: Fleet, opening: Opening, dice: random.Random, *, deaths: int
         time.sleep(0.01)
     for name in alive:
         fleet.kill(name)
-    return died + len(alive)
 
 
 async def kill_around_commits(
@@ -131,7 +132,7 @@ async def kill_around_commits(
     auditor = Auditor(uri, database)
     ids = await begin(opening, wanted)
     with auditor.at_work():
-        assert massacre(fleet, opening, dice, deaths=deaths, size=3) >= deaths
+        massacre(fleet, runs, opening, dice, n=transfers_wanted, deaths=deaths, size=3)
         fleet.spawn("survivor", "payer", **paying(asdict(opening), None, 0))
         runs.until_ended(transfers_wanted, within=max(60, transfers_wanted * 0.2))
     auditor.audit()
