@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +21,9 @@ from tests.integration.meters import Meter, at_rest, most_in_a_window, working
 from tests.waiting import eventually
 
 WINDOW = timedelta(milliseconds=400)
-WORKS = Worker(lease="600ms", poll_interval="100ms", drain=0, cancel_grace="100ms")
-RECOVERS = Worker(lease="600ms", poll_interval="100ms")
+DIES = Worker(lease="600ms", poll_interval="100ms", drain=0, cancel_grace="100ms")
+STAYS = Worker(lease="60s", poll_interval="100ms")
+RECOVERS = Worker(lease="5s", poll_interval="100ms")
 WRITES = ("insert", "update", "delete")
 MOMENTS = ("before", "applied", "lost")
 
@@ -85,7 +86,7 @@ class Story:
 
     Args:
         gates: The workflow's gates.
-        play: What the app does; the last run it starts or wants started is the one that is looked at.
+        play: What the app does.
         runs: How many runs there are at the most afterwards.
         works: Whether the dying app has a worker.
     """
@@ -94,8 +95,6 @@ class Story:
     play: Callable[[Streamline, Workflow[Any, Any, Any]], Awaitable[Any]]
     runs: int
     works: bool = True
-    before: int = 0
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 async def one(app: Streamline, wf: Workflow[Any, Any, Any]) -> Any:
@@ -138,7 +137,7 @@ LIMIT, THROTTLE = Concurrency(1), Throttle(1, WINDOW)
 STORIES = {
     "limit": Story({"concurrency": LIMIT}, two, 2),
     "throttle": Story({"throttle": THROTTLE}, two, 2),
-    "debounce": Story({"debounce": Debounce("100ms")}, bumped, 1),
+    "debounce": Story({"debounce": Debounce("1s")}, bumped, 1),
     "limit and throttle": Story({"concurrency": LIMIT, "throttle": THROTTLE}, two, 2),
     "all": Story({"concurrency": LIMIT, "throttle": THROTTLE, "debounce": Debounce("50ms")}, one, 1),
     "bulk": Story({"concurrency": Concurrency(2), "throttle": Throttle(2, WINDOW)}, bulk, 3),
@@ -152,7 +151,9 @@ async def play(make_app: Any, story: Story, name: str, at: int, moment: str) -> 
     meter = METERS.setdefault(name, Meter(hold=False))
     wf = working(meter, name, **story.gates)
     patience = "10s" if moment == "lost" else "200ms"
-    app = make_app(wf, worker=WORKS if story.works else False, settings=Settings(patience=patience))
+    # Where nothing dies, nothing may cost a run its lease: not even a busy machine.
+    works = STAYS if moment == "lost" else DIES
+    app = make_app(wf, worker=works if story.works else False, settings=Settings(patience=patience))
     await app.__aenter__()
     try:
         harm = Harm(app, at, moment)
@@ -172,11 +173,12 @@ async def play(make_app: Any, story: Story, name: str, at: int, moment: str) -> 
 METERS: dict[str, Meter] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STORIES)
 async def test_a_process_dies_at_every_write_to_the_gates(make_app: Any, runs: Any, kind: str) -> None:
     story = STORIES[kind]
     METERS.clear()
-    points = {f"sound-{i}": (0, "before") for i in range(1)}
+    points = {"sound-0": (0, "before")}
     writes = await play(make_app, story, "sound-0", 0, "before")
     assert writes
     points |= {f"{moment}-{at}": (at, moment) for at in range(1, len(writes) + 1) for moment in MOMENTS}
