@@ -106,6 +106,9 @@ class Admission:
         now = self._runtime.clock.now()
         late = [each.run for each in several[len(free) :] if gating.is_in_the_way(each.run, now)]
         damaged = await self._write(late, lambda run: gating.put_in_line(run, now))
+        if late:
+            # Whoever gave a slot back meanwhile has not seen these in line.
+            self._runtime.freed(slot_key)
         for each, slot in zip(several, free, strict=False):
             each.slot = slot
         return [*damaged, *several[: len(free)]]

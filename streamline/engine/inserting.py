@@ -28,7 +28,7 @@ class Inserting:
         """Insert the run; what follows from its being stored is done even where the caller is cancelled meanwhile."""
         now = self._runtime.clock.now()
         if due_at is None and self.reserve(order):
-            return await self._insert_claimed(order, now, None)
+            return await self._insert_claimed(order, now)
         return await self._insert_queued(order, queued(order, now, due_at or now))
 
     async def insert_entry(self, order: Order, entry: Entry) -> Inserted:
@@ -43,10 +43,11 @@ class Inserting:
         self._runtime.freed(order.gate["slot_key"])
         return outcome
 
-    async def _insert_claimed(self, order: Order, now: datetime, slot: int | None) -> Inserted:
+    async def _insert_claimed(self, order: Order, begun_at: datetime, slot: int | None = None) -> Inserted:
         worker = self._worker
         assert worker is not None, "a place was reserved"
-        run = claimed(order, now, worker.claimer.new_lease(now), slot)
+        # The turn may have been given a while ago; the lease counts from now.
+        run = claimed(order, begun_at, worker.claimer.new_lease(self._runtime.clock.now()), slot)
         return await self._submit(order, run, self._follow_claimed(worker, run, self._runtime.clock.monotonic()))
 
     async def _insert_queued(self, order: Order, run: dict[str, Any]) -> Inserted:

@@ -25,6 +25,8 @@ from streamline.store.filters import EVENT_ROOTS, checked_match
 
 _RACES = 100
 _ADDRESSED_MAX = 1000
+# A run that looks into the inbox is compared with the filters of many events at once, in one command.
+_MATCH_MAX = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,10 @@ class Sending:
         """Return a filter as it is stored, if the database can read it."""
         if match is None:
             return None
-        stored: Mapping[str, Any] = ANY.encode(checked_match(match, EVENT_ROOTS), "match").value
+        encoded = ANY.encode(checked_match(match, EVENT_ROOTS), "match")
+        if encoded.size > _MATCH_MAX:
+            raise InvalidQuery(f"match: {encoded.size:,} bytes, of which {_MATCH_MAX:,} are allowed", field="match")
+        stored: Mapping[str, Any] = encoded.value
         await self._runtime.store.run(statements.find_fitting("", stored))
         return stored
 

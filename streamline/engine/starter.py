@@ -121,7 +121,7 @@ class Starter:
             if outcome == "id_taken":
                 raise IdempotencyConflict("run_id: a run with this id exists", field="run_id")
             if outcome == "key_taken":
-                await self._entrance.leave(order, None if entry is None else entry.due_at)
+                await self._entrance.leave(order, entry)
                 entry = None
                 if (winner := await self._winner(order)) is not None:
                     return winner
@@ -255,5 +255,5 @@ class Starter:
     ) -> Started:
         if outcome == "inserted":
             return Started(order.run_id, created=True)
-        await self._entrance.leave(order, newborn.get("due_at") if due_at is None else None)
+        await self._entrance.leave(order, Entry(due_at=newborn.get("due_at")) if due_at is None else None)
         return await self._start(order, due_at)

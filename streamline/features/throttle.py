@@ -56,9 +56,15 @@ def room(ledger: Ledger, limit: int, window: timedelta, now: datetime) -> tuple[
     return (0 if instant > now else limit - sum(at + window > now for at in ledger.started)), instant
 
 
-def leave(ledger: Ledger, instant: datetime) -> Ledger:
-    """Give back the place of a run that was to begin at an instant, and was not stored after all."""
-    return Ledger(_without(ledger.started, instant), _without(ledger.plan, instant))
+def leave(ledger: Ledger, instant: datetime, *, has_begun: bool) -> Ledger:
+    """Give back the place of a run that was to begin at an instant, and was not stored after all.
+
+    Args:
+        ledger: The ledger.
+        instant: The instant that was given to the run.
+        has_begun: Whether the run's start is on record; else one that was recorded at the same instant is another's.
+    """
+    return Ledger(_without(ledger.started, instant) if has_begun else ledger.started, _without(ledger.plan, instant))
 
 
 def _without(instants: tuple[datetime, ...], instant: datetime) -> tuple[datetime, ...]:

@@ -541,3 +541,22 @@ async def test_a_worker_that_dies_keeps_its_slot_until_the_run_is_taken_over(mak
             await at_rest(runs)
     assert taking.most[""] + dying.most[""] >= 1
     assert isinstance(app, Streamline)
+
+
+async def test_a_slot_that_is_given_back_while_a_run_goes_to_the_line_is_its_own(
+    make_app: Any, runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter(hold=False)
+    wf = working(meter, concurrency=Concurrency(1))
+    async with make_app(wf, worker=SLOW_LOOKS) as app:
+        slots = app._open_session.worker.claimer.admission._slots
+        free, looks = slots.free, list[str]()
+
+        async def free_a_moment_later(key: str, limit: int) -> list[int]:
+            looks.append(key)
+            return [] if len(looks) == 1 else await free(key, limit)
+
+        monkeypatch.setattr(slots, "free", free_a_moment_later)
+        handle = await app.start(wf, 1, delay="50ms")
+        assert await handle.result("10s") == 1
+        assert await runs.find_one({"_id": handle.id, "events.type": "run.queued"})

@@ -280,3 +280,16 @@ async def test_values_that_look_like_operators_arrive_as_they_are(make_app: Any)
         handle = await app.start(wf, {"$eq": 1})
         await app.send_event("$go", payload, match={"input": {"$eq": {"$eq": 1}}})
         assert await handle.result("10s") == [payload]
+
+
+async def test_a_filter_so_large_that_it_is_in_the_way_of_runs_that_look_back_is_refused(make_app: Any) -> None:
+    wf = waiting_for("go")
+    long = {"input": {"$in": ["x" * 250_000]}}
+    async with make_app(wf) as app:
+        with pytest.raises(InvalidQuery) as refused:
+            await app.send_event("go", match={"input": {"$in": ["x" * 300_000]}})
+        assert refused.value.field == "match"
+        assert not await app.database["streamline.inbox"].count_documents({})
+        await asyncio.gather(*(app.send_event("go", match=long) for _ in range(20)))
+        await app.send_event("go", 7)
+        assert await (await app.start(wf)).result("20s") == [7]

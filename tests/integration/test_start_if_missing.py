@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from streamline import CancelOn, Context, Workflow
+from streamline import CancelOn, Context, Debounce, Workflow
 from streamline.errors import IdempotencyConflict, InvalidInput, InvalidPolicy, InvalidQuery, WorkflowNotFound
 from tests.waiting import eventually, status_of
 
@@ -136,3 +136,13 @@ async def test_what_cannot_be_started_is_refused(make_app: Any, database: Any, a
             await app.send_event("item", {"shop": 5}, **asked)
     assert await database["streamline.runs"].count_documents({}) == 0
     assert await database["streamline.inbox"].count_documents({}) == 0
+
+
+async def test_an_event_that_is_merged_into_a_draft_is_taken_once(make_app: Any, runs: Any) -> None:
+    wf = cart(debounce=Debounce("300ms"))
+    async with make_app(wf) as app:
+        assert await app.send_event("item", "a", run_id="one", start_if_missing=wf) == 1
+        assert await app.send_event("item", "b", run_id="two", start_if_missing=wf) == 1
+        assert await app.send_event("item", "pay", run_id="three", start_if_missing=wf) == 1
+        assert await app.handle("one").result("10s") == ["a", "b"]
+    assert await runs.count_documents({}) == 1

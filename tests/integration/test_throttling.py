@@ -202,3 +202,41 @@ async def test_a_start_by_limit_ends_a_run_whose_turn_comes_too_late(make_app: A
         assert late.error is not None
         assert late.error.code == "run.expired"
         await at_rest(runs)
+
+
+async def test_a_ledger_that_was_removed_and_begun_anew_is_not_taken_for_the_one_that_is_remembered(
+    make_app: Any, runs: Any
+) -> None:
+    wf = working(Meter(hold=False), throttle=Throttle(1, "30s"))
+    async with make_app(wf) as one, make_app(wf) as other:
+        await (await one.start(wf, 1)).result("10s")
+        # As the server does, a day after the last start.
+        await runs.database["streamline.gates"].delete_many({})
+        await runs.delete_many({})
+        await (await other.start(wf, 2)).result("10s")
+        third = await (await one.start(wf, 3)).get()
+        assert third.status == "draft"
+        assert third.due_at is not None
+        assert third.due_at >= min(await starts(runs)) + timedelta(seconds=30)
+
+
+async def test_the_lease_of_a_start_counts_from_when_it_is_stored(make_app: Any, runs: Any) -> None:
+    meter = Meter()
+    wf = working(meter, throttle=Throttle(5, "30s"))
+    async with make_app(wf) as app:
+        runtime = app._open_session.runtime
+        store, write = runtime.store, runtime.store.run
+
+        async def slow(statement: Any, *arguments: Any) -> Any:
+            answer = await write(statement, *arguments)
+            if getattr(statement, "name", "") == "insert_gate":
+                await asyncio.sleep(1.5)  # the answer is late
+            return answer
+
+        store.run = slow
+        handle = await app.start(wf, 1)
+        (run,) = [run async for run in runs.find({})]
+        assert run["lease"]["at"] - run["started_at"] > timedelta(seconds=1)
+        assert run["lease"]["until"] - run["lease"]["at"] >= timedelta(seconds=5)
+        meter.let_all_go()
+        assert await handle.result("10s") == 1

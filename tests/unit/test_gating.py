@@ -12,6 +12,7 @@ import pytest
 from streamline import Concurrency, Context, Debounce, Throttle, Workflow
 from streamline.domain.change import Absent, Change, apply
 from streamline.domain.gates import gate_of
+from streamline.domain.heard import HEARD_MAX, has_heard
 from streamline.domain.transitions import gating, operating
 from streamline.domain.transitions.birth import Order, claimed, debounced, in_line, queued
 from streamline.domain.transitions.claiming import take_admitted
@@ -160,6 +161,24 @@ def test_a_bump_gives_the_draft_all_of_the_last_start() -> None:
     assert (after["tags"], after["size"]) == (["b"], 3)
     assert not after.keys() & {"metadata", "start_by", "deadline_at"}
     assert after["debounce_key"] == run["debounce_key"]
+
+
+def test_a_bump_leaves_an_event_that_a_start_brings_to_whoever_sends_it() -> None:
+    event = {"id": "e", "name": "go", "payload": 1, "size": 1, "at": NOW}
+    run = debounced(order(inbox=(event,)), NOW, NOW, None)
+    assert applied(run, gating.bump(run, order(inbox=(event | {"id": "f"},)), NOW, LATER))["inbox"] == [event]
+
+
+def test_a_draft_that_events_bump_without_end_remembers_only_the_last_of_them() -> None:
+    def started_by(n: int) -> Order:
+        return order(started_by={"id": f"e{n:03}", "name": "go", "at": NOW + timedelta(seconds=n)})
+
+    run = debounced(started_by(0), NOW, NOW, None)
+    for n in range(1, HEARD_MAX + 50):
+        seen = {name: run[name] for name in gating.SEEN if name in run}
+        assert apply(run, gating.bump(seen, started_by(n), NOW, LATER))
+    assert len(run["heard"]) == HEARD_MAX
+    assert has_heard(run, {"id": "e010", "name": "go", "at": NOW + timedelta(seconds=10)})
 
 
 def test_a_bump_does_not_put_a_draft_off_for_ever() -> None:

@@ -86,8 +86,7 @@ def test_no_window_ever_holds_more_starts_than_the_limit(moves: Any, limit: int,
                 played.waiting[run_id] = now
         elif move == "leave" and played.waiting:
             _, instant = played.waiting.popitem()
-            if instant > now:
-                played.ledger = leave(played.ledger, instant)
+            played.ledger = leave(played.ledger, instant, has_begun=False)
         assert most_in_a_window(list(played.begun.values()), window) <= limit
     while played.waiting:  # nothing is dropped: who came too early by the plan is told, and next time somebody begins
         before = len(played.begun)
@@ -147,7 +146,7 @@ def test_a_place_that_is_given_back_is_there_for_others() -> None:
         ledger, instant = join(ledger, 1, MINUTE, at(0))
     assert instant == at(120)
     ledger, _ = begin(ledger, ["a"], 1, MINUTE, at(0))
-    ledger = leave(leave(ledger, at(60)), at(120))
+    ledger = leave(leave(ledger, at(60), has_begun=False), at(120), has_begun=False)
     _, instant = join(ledger, 1, MINUTE, at(1))
     assert instant == at(60)
 
@@ -155,8 +154,15 @@ def test_a_place_that_is_given_back_is_there_for_others() -> None:
 def test_a_start_that_is_given_back_makes_room_at_once() -> None:
     ledger, _ = join(Ledger(), 1, MINUTE, at(0))
     ledger, _ = begin(ledger, ["a"], 1, MINUTE, at(0))
-    assert leave(ledger, at(0)) == Ledger()
-    assert leave(ledger, at(5)) == ledger
+    assert leave(ledger, at(0), has_begun=True) == Ledger()
+    assert leave(ledger, at(5), has_begun=True) == ledger
+
+
+def test_a_promise_that_is_given_back_leaves_the_start_of_another_at_the_same_instant() -> None:
+    ledger, _ = begin(Ledger(), ["a"], 2, MINUTE, at(0))
+    ledger, instant = join(ledger, 2, MINUTE, at(0))
+    assert instant == at(0)
+    assert room(leave(ledger, instant, has_begun=False), 2, MINUTE, at(0)) == (1, at(0))
 
 
 def test_how_many_may_begin_and_when_the_next() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from streamline.domain.change import Absent, Append, Change, Counted
+from streamline.domain.change import Absent, Change, Counted
+from streamline.domain.heard import noted
 from streamline.domain.place import Document
 from streamline.domain.transitions.birth import Order, reacting
 from streamline.domain.transitions.writing import Entry, due, operated
@@ -19,7 +20,7 @@ from streamline.domain.transitions.writing import Entry, due, operated
 SEEN = (
     "status", "rev", "event_seq", "size", "due_at", "start_by", "deadline_at", "paused", "lease", "workflow", "version",
     "route", "tenant_id", "slot_key", "throttle_key", "slot", "gated", "admitted_at", "queued_at", "fire_by",
-    "debounce_key", "created_at", "priority", "outbox_at", "relayed",
+    "debounce_key", "created_at", "priority", "outbox_at", "relayed", "heard", "passed",
 )  # fmt: skip
 
 
@@ -118,9 +119,10 @@ def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change
         "deadline_at": order.deadline_at, **{name: order.gate.get(name) for name in ("slot_key", "throttle_key")},
     }  # fmt: skip
     reacts = reacting(order)
-    append: dict[str, Append] = {name: Append(tuple(reacts.pop(name))) for name in ("heard", "inbox") if name in reacts}
+    reacts.pop("inbox", None)  # whoever sends to a run that was there before brings the event by itself
+    remembered, append = noted(run, reacts.pop("heard", ()))
     told |= dict.fromkeys(("cancel_on", "listens", "chain")) | reacts
-    put |= {name: value for name, value in told.items() if value}
+    put |= remembered | {name: value for name, value in told.items() if value}
     drop = (*drop, *(name for name, value in told.items() if not value))
     event: Entry = ("run.debounced", {"due_at": instant})
     return operated(run, now, put, event, drop=drop, append=append, weight=order.weight)

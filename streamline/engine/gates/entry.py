@@ -62,7 +62,7 @@ class Entrance:
         if limit is not None and "slot_key" in order.gate:
             slot = await self._slot(order, limit)
             if slot is None:
-                await self.leave(order, None if earlier is None else earlier.due_at)
+                await self.leave(order, earlier)
                 return Entry()
         if earlier is not None and earlier.due_at is not None:
             return replace(earlier, slot=slot)  # its turn is kept
@@ -89,11 +89,13 @@ class Entrance:
             for order in orders
         ]
 
-    async def leave(self, order: Order, instant: datetime | None) -> None:
-        """Give back the turn that was kept for a run at an instant: it is another's key, or its slot was lost."""
+    async def leave(self, order: Order, entry: Entry | None) -> None:
+        """Give back the turn that was kept for a run: its key is another's, or its slot was lost."""
         throttle = throttle_of(self._runtime, order.definition.name, order.definition.route)
-        if throttle is not None and "throttle_key" in order.gate and instant is not None:
-            await self._throttles.leave(order.gate["throttle_key"], throttle, instant)
+        instant = None if entry is None else entry.due_at
+        if entry is None or instant is None or throttle is None or "throttle_key" not in order.gate:
+            return
+        await self._throttles.leave(order.gate["throttle_key"], throttle, instant, has_begun=entry.begins)
 
     def is_refusing(self, order: Order) -> bool:
         """Return whether the run is refused where every slot is taken."""

@@ -70,9 +70,9 @@ class Throttles:
         stored = self._known.get(key) or await self._read(key)
         return rules.room(_ledger(stored), throttle.limit, throttle.window_time, self._runtime.clock.now())
 
-    async def leave(self, key: str, throttle: Throttle, instant: datetime) -> None:
-        """Give back the place of a run that was to begin at an instant, and was not stored after all."""
-        await self._change(key, throttle, lambda ledger, _: (rules.leave(ledger, instant), None))
+    async def leave(self, key: str, throttle: Throttle, instant: datetime, *, has_begun: bool) -> None:
+        """Give back the place of a run that was not stored after all; arguments as for the ledger's `leave`."""
+        await self._change(key, throttle, lambda ledger, _: (rules.leave(ledger, instant, has_begun=has_begun), None))
 
     async def _change(self, key: str, throttle: Throttle, decide: Decide[T]) -> T:
         # In one process one after the other; between processes whoever finds the ledger as it was read.
@@ -98,13 +98,15 @@ class Throttles:
         last = max((*changed.plan[-1:], *changed.started[-1:]), default=self._runtime.clock.now())
         put: dict[str, Any] = {"started": list(changed.started), "plan": list(changed.plan)}
         put["expire_at"] = last + throttle.window_time + _KEPT
+        rev: int = stored["rev"] + 1
         if not stored["rev"]:
-            taken = await self._runtime.store.run(statements.insert_gate({"_id": key, "rev": 1, **put}))
-            done = not taken
+            # A ledger that was removed and is begun anew must not come to a revision that somebody remembers.
+            rev = int(self._runtime.clock.now().timestamp() * 1000)
+            done = not await self._runtime.store.run(statements.insert_gate({"_id": key, "rev": rev, **put}))
         else:
             done = await self._runtime.store.run(statements.change_gate(key, stored["rev"], put)) == 1
         if done:
-            self._remember(key, {**put, "rev": stored["rev"] + 1})
+            self._remember(key, {**put, "rev": rev})
         return done
 
     def _remember(self, key: str, stored: dict[str, Any]) -> None:
