@@ -53,6 +53,7 @@ class Admission:
         self._throttles = throttles
         self._new_lease = new_lease
         self._lease_seconds = lease_seconds
+        self._taking = set[str]()
 
     async def take(self, run_ids: Sequence[str], by: datetime | None = None) -> int:
         """Claim those of the runs that are due by an instant, default now, or in line, and that pass their gates.
@@ -60,26 +61,38 @@ class Admission:
         Returns:
             How many were won; they are tried in the order given.
         """
+        # Of two looks that have found the same run, the second would spend a turn, or put the run off.
+        run_ids = [run_id for run_id in run_ids if run_id not in self._taking]
         kept = self._crew.reserve(len(run_ids))
         if not kept:
             return 0
+        taking = set(run_ids[:kept])
+        self._taking |= taking
         by = self._runtime.clock.now() if by is None else by
         try:
             found = {run["_id"]: run for run in await self._runtime.store.run(statements.find_gated(run_ids[:kept]))}
             pending = [found[run_id] for run_id in run_ids if run_id in found]
             return await self._admit([_Passing(run) for run in pending if gating.is_up(run, by)])
         finally:
+            self._taking -= taking
             self._crew.unreserve(kept)
 
-    async def _admit(self, pending: list[_Passing]) -> int:
-        count = 0
+    async def _admit(self, wanted: list[_Passing]) -> int:
+        pending, won = wanted, set[str]()
         for _ in range(_RACES):
-            passing = await self._with_turns(await self._with_slots(pending))
-            won, pending = await self._claim(passing)
-            count += won
+            taken, pending = await self._claim(await self._with_turns(await self._with_slots(pending)))
+            won |= taken
             if not pending:
                 break
-        return count
+        await self._give_back([each for each in wanted if each.run["_id"] not in won])
+        return len(won)
+
+    async def _give_back(self, lost: Sequence[_Passing]) -> None:
+        """Give back the turns of runs that do not begin after all: others were faster to take or to change them."""
+        for each in lost:
+            policy = throttle_of(self._runtime, each.run["workflow"], each.run["route"]) if each.begun_at else None
+            if policy is not None and each.begun_at is not None:
+                await self._throttles.leave(each.run["throttle_key"], policy, each.begun_at)
 
     async def _with_slots(self, pending: Sequence[_Passing]) -> list[_Passing]:
         """Return the runs for which there is a slot, or that need none; the others are put in line."""
@@ -150,10 +163,10 @@ class Admission:
         damaged = await self._write(late, lambda run: gating.put_off(run, turns.later[run["_id"]], now))
         return [*damaged, *(each for each in passing if each.begun_at is not None)]
 
-    async def _claim(self, passing: list[_Passing]) -> tuple[int, list[_Passing]]:
-        """Claim the runs; return how many were won, and those whose slot somebody else was faster to take."""
+    async def _claim(self, passing: list[_Passing]) -> tuple[set[str], list[_Passing]]:
+        """Claim the runs; return which have begun, and those whose slot somebody else was faster to take."""
         if not passing:
-            return 0, []
+            return set(), []
         # The leases count from before the claim is sent, whenever it is answered.
         safe_until, now = self._runtime.clock.monotonic() + self._lease_seconds, self._runtime.clock.now()
         lease = self._new_lease(now, "claimed")
@@ -171,7 +184,10 @@ class Admission:
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, SlotTaken):
                 raise answer
-        return len(won), refused
+        # One that was claimed and ended at once by somebody else has begun as well.
+        return {i for i, answer in zip(ids, answers, strict=True) if answer is True} | {
+            run["_id"] for run in won
+        }, refused
 
     async def _write(self, runs: Sequence[Document], change: Callable[[Document], Change]) -> list[_Passing]:
         """Write what lets runs wait; where somebody else has changed one meanwhile, the next look sees to it.
