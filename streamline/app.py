@@ -21,9 +21,9 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_prefix
 from streamline.domain.run import Event
 from streamline.embedded import EmbeddedServer
-from streamline.engine.ordering import StartOptions, StartRules
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
+from streamline.engine.starting.ordering import StartOptions, StartRules
 from streamline.engine.ticking import tick
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
 from streamline.handle import RunHandle

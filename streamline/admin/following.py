@@ -12,10 +12,10 @@ from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.names import check_name, check_run_id
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event
-from streamline.engine.drivers import Handler, HandOver
-from streamline.engine.observing import observe
+from streamline.engine.log.drivers import Handler, HandOver
+from streamline.engine.log.observing import observe
+from streamline.engine.log.subscribers import Beginning, check_position
 from streamline.engine.session import Session
-from streamline.engine.subscribers import Beginning, check_position
 from streamline.errors import AlreadyRegistered, InvalidPolicy
 from streamline.features.subscriptions import PATIENT, Subscription, check_globs, matches
 from streamline.workflow import Workflow

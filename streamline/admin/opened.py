@@ -8,7 +8,7 @@ from typing import Any, cast
 from streamline.domain.run import Run, read_run
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
-from streamline.engine.starter import Started
+from streamline.engine.starting.starter import Started
 from streamline.handle import RunHandle, Verbs
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.durations import Duration, parse_duration
-from streamline.engine.endpoint_book import EndpointBook
+from streamline.engine.log.subscribers import Subscribers
+from streamline.engine.outgoing.endpoint_book import EndpointBook
 from streamline.engine.session import Session
-from streamline.engine.subscribers import Subscribers
 from streamline.errors import InvalidPolicy, SubscriberNotFound
 from streamline.features.endpoints import CreatedWebhook, WebhookEndpoint, read_endpoint, with_secret
 from streamline.store import UNTENANTED

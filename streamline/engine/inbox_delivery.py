@@ -22,7 +22,7 @@ from streamline.engine.control import Control
 from streamline.engine.kept_events import kept_events
 from streamline.engine.letters import as_event
 from streamline.engine.runtime import Runtime
-from streamline.engine.starter import Starter
+from streamline.engine.starting.starter import Starter
 from streamline.errors import RunNotFound, StoreUnavailable, StreamlineError
 from streamline.features.triggers import started_id, trigger_of
 from streamline.store import Scope, statements

@@ -17,7 +17,7 @@ from streamline.engine.inbox_delivery import Delivery
 from streamline.engine.letters import letter, post
 from streamline.engine.limits import check_payload
 from streamline.engine.runtime import Runtime
-from streamline.engine.starter import Starter
+from streamline.engine.starting.starter import Starter
 from streamline.errors import AlreadyFinished, IdempotencyConflict, InvalidQuery, RunNotFound, StoreUnavailable
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements

@@ -12,23 +12,23 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
-from streamline.engine.dispatching import Dispatching
-from streamline.engine.drivers import Drivers
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.inbox_delivery import HINT, Delivery
 from streamline.engine.listening import Listening
+from streamline.engine.log.drivers import Drivers
+from streamline.engine.log.relay import Relay
+from streamline.engine.log.subscribers import Subscribers
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.outbox import Outbox
+from streamline.engine.outgoing.dispatching import Dispatching
 from streamline.engine.registry import Registry
-from streamline.engine.relay import Relay
 from streamline.engine.replying import Replying
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
 from streamline.engine.sending import Sending
-from streamline.engine.starter import Starter
-from streamline.engine.subscribers import Subscribers
+from streamline.engine.starting.starter import Starter
 from streamline.engine.triggering import Triggers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop

@@ -8,10 +8,10 @@ from datetime import datetime
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.inbox_delivery import Delivery
+from streamline.engine.log.relay import relay_all
 from streamline.engine.loops import unbroken
-from streamline.engine.relay import relay_all
 from streamline.engine.runtime import Runtime
-from streamline.engine.starter import Starter
+from streamline.engine.starting.starter import Starter
 from streamline.engine.worker import ActiveWorker
 from streamline.settings import Worker
 

@@ -14,7 +14,7 @@ import pytest
 
 from streamline.clock import SystemClock
 from streamline.engine import posting
-from streamline.engine.posting import Poster
+from streamline.engine.outgoing.posting import Poster
 from streamline.errors import UrlNotAllowed, WebhookFailed
 from streamline.features.addresses import networks_of
 from streamline.features.signing import new_secret

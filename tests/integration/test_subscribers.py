@@ -15,7 +15,7 @@ import pytest
 
 from streamline import Context, Event, NonRetriableError, RetryAfter, RetryPolicy, Settings, Streamline, Workflow
 from streamline.engine import delivering
-from streamline.engine.keeping import Keeping, LeaseLost
+from streamline.engine.log.keeping import Keeping, LeaseLost
 from streamline.errors import (
     AlreadyRegistered,
     AppClosed,

@@ -8,8 +8,8 @@ from typing import Any
 
 from streamline.domain.durations import parse_duration
 from streamline.domain.run import Event
-from streamline.engine.endpoint_book import FAILING, HINT, UNFAILED
-from streamline.engine.posting import Poster
+from streamline.engine.outgoing.endpoint_book import FAILING, HINT, UNFAILED
+from streamline.engine.outgoing.posting import Poster
 from streamline.engine.runtime import Runtime
 from streamline.errors import StreamlineError, WebhookFailed
 from streamline.features.addresses import networks_of

@@ -20,10 +20,10 @@ from streamline.domain.transitions.jumping import forked
 from streamline.engine.gates.debouncing import Debouncing
 from streamline.engine.gates.entry import Entrance, Entry
 from streamline.engine.gates.throttles import Throttles
-from streamline.engine.inserting import Inserting
-from streamline.engine.ordering import StartOptions, deadline_of, due_at_of, order_of
 from streamline.engine.runtime import Runtime
-from streamline.engine.session_starting import Reader, SessionStarting
+from streamline.engine.starting.inserting import Inserting
+from streamline.engine.starting.ordering import StartOptions, deadline_of, due_at_of, order_of
+from streamline.engine.starting.session_starting import Reader, SessionStarting
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import (
     ConcurrencyLimitReached,

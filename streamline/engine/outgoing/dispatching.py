@@ -10,16 +10,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from streamline.domain.run import Event
-from streamline.engine.endpoint_book import HINT, can_post
+from streamline.engine.log.subscriber_driver import HINT as RELEASED
+from streamline.engine.log.subscriber_driver import SubscriberDriver
+from streamline.engine.outgoing.endpoint_book import HINT, can_post
 from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
-from streamline.engine.subscriber_driver import HINT as RELEASED
-from streamline.engine.subscriber_driver import SubscriberDriver
 from streamline.features.subscriptions import Subscription
 from streamline.store import statements
 
 if TYPE_CHECKING:
-    from streamline.engine.courier import Courier
+    from streamline.engine.outgoing.courier import Courier
 
 logger = logging.getLogger("streamline.engine")
 
@@ -104,7 +104,7 @@ class Dispatching:
             logger.exception("webhook endpoint %s cannot be delivered to", name)
 
     def _serve(self, name: str, stored: Mapping[str, Any]) -> None:
-        from streamline.engine.courier import Courier  # noqa: PLC0415 - needs an extra, here only
+        from streamline.engine.outgoing.courier import Courier  # noqa: PLC0415 - needs an extra, here only
 
         tenant_id = stored.get("tenant_id")
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from streamline.domain.run import Event
-from streamline.engine.delivering import Delivery
+from streamline.engine.log.delivering import Delivery
+from streamline.engine.log.subscriber_driver import SubscriberDriver
 from streamline.engine.runtime import Runtime
-from streamline.engine.subscriber_driver import SubscriberDriver
 from streamline.engine.threads import in_thread
 from streamline.features.subscriptions import Subscription
 

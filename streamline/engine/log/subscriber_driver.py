@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from streamline.engine.delivering import Delivering, Delivery
-from streamline.engine.keeping import LeaseLost
+from streamline.engine.log.delivering import Delivering, Delivery
+from streamline.engine.log.keeping import LeaseLost
 from streamline.engine.loops import Breaker, repeat
 from streamline.engine.pauses import attempt, within
 from streamline.engine.runtime import Runtime

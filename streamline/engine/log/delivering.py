@@ -12,8 +12,8 @@ from typing import Any
 
 from streamline.domain.durations import parse_duration
 from streamline.domain.run import Event, read_entry
-from streamline.engine.dead_letters import DeadLetters
-from streamline.engine.keeping import Keeping, LeaseLost
+from streamline.engine.log.dead_letters import DeadLetters
+from streamline.engine.log.keeping import Keeping, LeaseLost
 from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.errors import RetryAfter, WebhookFailed

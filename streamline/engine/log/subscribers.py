@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from streamline.domain.dead_letter import DeadLetter, read_letter
 from streamline.domain.durations import check_instant
+from streamline.engine.log.subscriber_driver import HINT
 from streamline.engine.runtime import Runtime
-from streamline.engine.subscriber_driver import HINT
 from streamline.errors import InvalidQuery, SubscriberNotFound
 from streamline.features.subscriptions import Subscription
 from streamline.store import statements

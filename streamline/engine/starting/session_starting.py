@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from streamline.domain.transitions.birth import Order, queued
-from streamline.engine.awaiting_commits import AwaitingCommits
 from streamline.engine.runtime import Runtime
+from streamline.engine.starting.awaiting_commits import AwaitingCommits
 from streamline.errors import IdempotencyConflict, InvalidPolicy, StoreUnavailable
 from streamline.store import statements
 from streamline.store.lanes import fitting

@@ -6,7 +6,7 @@ import asyncio
 import random
 from datetime import timedelta
 
-from streamline.engine.catching_up import CatchingUp
+from streamline.engine.log.catching_up import CatchingUp
 from streamline.engine.outbox import MARKED, RELAY
 from streamline.engine.pauses import attempt, within
 from streamline.engine.runtime import Runtime

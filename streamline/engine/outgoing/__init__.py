@@ -1,0 +1,1 @@
+"""Outgoing webhooks: endpoints, and what is posted to them."""

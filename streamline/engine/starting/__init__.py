@@ -1,0 +1,1 @@
+"""How runs are started: ordered, let in, stored."""
