@@ -92,7 +92,7 @@ class Admission:
         for each in lost:
             policy = throttle_of(self._runtime, each.run["workflow"], each.run["route"]) if each.begun_at else None
             if policy is not None and each.begun_at is not None:
-                await self._throttles.leave(each.run["throttle_key"], policy, each.begun_at)
+                await self._throttles.leave(each.run["throttle_key"], policy, each.begun_at, has_begun=True)
 
     async def _with_slots(self, pending: Sequence[_Passing]) -> list[_Passing]:
         """Return the runs for which there is a slot, or that need none; the others are put in line."""
