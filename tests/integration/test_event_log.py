@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, Settings, Streamline, Workflow
-from streamline.engine import catching_up
+from streamline.engine.log import catching_up
 from streamline.errors import InvalidKey, InvalidName, InvalidQuery
 from streamline.store import statements
 from tests.waiting import eventually

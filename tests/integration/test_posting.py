@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streamline.clock import SystemClock
-from streamline.engine import posting
+from streamline.engine.outgoing import posting
 from streamline.engine.outgoing.posting import Poster
 from streamline.errors import UrlNotAllowed, WebhookFailed
 from streamline.features.addresses import networks_of

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, Event, NonRetriableError, RetryAfter, RetryPolicy, Settings, Streamline, Workflow
-from streamline.engine import delivering
+from streamline.engine.log import delivering
 from streamline.engine.log.keeping import Keeping, LeaseLost
 from streamline.errors import (
     AlreadyRegistered,
