@@ -28,6 +28,7 @@ logger = logging.getLogger("streamline.engine")
 
 _KEYS_IN_A_PASS = 100
 _BUSY_SECONDS = 1.0
+_IDLE_FACTOR = 12
 _ROUNDS = 20
 _TAKING_SECONDS = 0.02  # by then those who may begin have, and it is known when the next may
 
@@ -85,8 +86,14 @@ class Lines:
         keys = await self._keys()
         for key in keys:
             await self.serve(key)
-        pause = min(_BUSY_SECONDS, self._period) if keys else self._period
+        pause = (
+            min(_BUSY_SECONDS, self._period) if keys else self._period * (1 if self._is_concerned() else _IDLE_FACTOR)
+        )
         return pause * random.uniform(0.8, 1.2)
+
+    def _is_concerned(self) -> bool:
+        """Return whether anything that is started here is limited; what an older version has left in line can wait."""
+        return any(definition.concurrency is not None for definition in self._runtime.registry.definitions)
 
     async def wait(self, seconds: float) -> None:
         """Return after so many seconds, or when another process says that a slot is free."""
