@@ -472,7 +472,7 @@ async def test_one_app_starts_and_another_works(make_app: Any, runs: Any) -> Non
     async with make_app(wf, worker=False) as starting, make_app(wf):
         handles = [await starting.start(wf, i) for i in range(20)]
         await asyncio.gather(*(handle.result("20s") for handle in handles))
-        assert meter.most[""] == 2
+        assert meter.most[""] <= 2
         await at_rest(runs)
 
 
