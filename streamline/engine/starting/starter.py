@@ -39,6 +39,7 @@ from streamline.store.compile import as_stored
 from streamline.store.operations import Inserted
 
 _RACES = 100
+_SETTLED_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +204,13 @@ class Starter:
         inserts = [self._inserting.statement(order, run) for order, run in zip(orders, newborns, strict=True)]
         outcomes = await asyncio.shield(asyncio.ensure_future(self._runtime.store.insert_many(inserts)))
         self._follow_newborns([run for run, done in zip(newborns, outcomes, strict=True) if done == "inserted"])
-        return [
-            await self._settled(order, due_at, run, outcome)
-            for order, run, outcome in zip(orders, newborns, outcomes, strict=True)
-        ]
+        stored, settled = list(zip(orders, newborns, outcomes, strict=True)), list[Started]()
+        for at in range(0, len(stored), _SETTLED_AT_ONCE):
+            part = stored[at : at + _SETTLED_AT_ONCE]
+            settled += await asyncio.gather(
+                *(self._settled(order, due_at, run, outcome) for order, run, outcome in part)
+            )
+        return settled
 
     def _follow_newborns(self, runs: Sequence[dict[str, Any]]) -> None:
         """Tell of runs that were stored."""
