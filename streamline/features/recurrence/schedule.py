@@ -88,8 +88,15 @@ def previewed(terms: Mapping[str, Any], after: datetime, n: int, left: int | Non
     return tuple(islice(recurrence_of(terms).after(after), n if left is None else min(n, left)))
 
 
+def _input(stored: Any, codec: Codec | None) -> Any:
+    try:
+        return (codec or ANY).decode(stored)
+    except ValueError:
+        return stored
+
+
 def read_schedule(document: Mapping[str, Any], codec: Codec | None) -> Schedule:
-    """Return the schedule that a document holds."""
+    """Return the schedule that a document holds; its input as stored where it does not fit the workflow any more."""
     jitter = document["jitter"]
     same = ("workflow", "rule", "timezone", "overlap", "catch_up", "dst_gap", "dst_fold", "count", "next_at", "paused")
     told = ("occurrences", "skipped", "failed", "last_run_id", "last_at", "last_error", "created_at", "updated_at")
@@ -97,7 +104,7 @@ def read_schedule(document: Mapping[str, Any], codec: Codec | None) -> Schedule:
         **{name: document[name] for name in (*same, *told)},
         id=document["name"],
         tenant_id=document["tenant_id"],
-        input=(codec or ANY).decode(document["input"]),
+        input=_input(document["input"], codec),
         jitter=None if jitter is None else timedelta(seconds=jitter),
         until=document["until_at"],
         waiting=tuple(document["waiting"]),

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from dateutil.rrule import rrule, rrulestr
+from dateutil.rrule import rrulestr
 
 from streamline.errors import ScheduleError
 from streamline.features.recurrence.pointing import refused
@@ -35,7 +36,7 @@ class TextRule:
 
     def walls(self, begin: datetime) -> Iterator[datetime]:
         """Yield the times on the wall from `begin` on, in order."""
-        rule: rrule = rrulestr(self.text, dtstart=self.anchor)
+        rule: Any = rrulestr(self.text, dtstart=self.anchor)
         yield from rule.xafter(begin, inc=True)
 
 

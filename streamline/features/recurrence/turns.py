@@ -66,6 +66,8 @@ def born(key: str, name: str, tenant_id: str | None, workflow: str, terms: Terms
 def decide(document: Document, now: datetime, *, is_busy: bool) -> Put:
     """Decide about the occurrences that have come, and move the cursor past them; empty where none has.
 
+    What was missed and is caught up with is never skipped: where it must not overlap it waits its turn.
+
     Args:
         document: The schedule.
         now: The present instant.
@@ -75,10 +77,12 @@ def decide(document: Document, now: datetime, *, is_busy: bool) -> Put:
         return {}
     recurrence, waiting, skipped = recurrence_of(document), list(document["waiting"]), 0
     allowed = None if document["count"] is None else document["count"] - document["occurrences"] + len(waiting)
-    for at in _come(document, recurrence, now):
+    come = list(_come(document, recurrence, now))
+    for at in come:
         if allowed is not None and len(waiting) >= allowed:
             break
-        is_in_the_way = document["overlap"] == "skip" and now - at <= GRACE and (is_busy or waiting)
+        is_missed = len(come) > 1 or now - at > GRACE
+        is_in_the_way = document["overlap"] == "skip" and not is_missed and (is_busy or waiting)
         if is_in_the_way or len(waiting) >= WAITING_MAX:
             skipped += 1
         else:
