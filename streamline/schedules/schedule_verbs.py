@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, time
 from typing import Any, Literal, TypedDict, Unpack
 from zoneinfo import ZoneInfo
@@ -54,7 +54,7 @@ class Rule(TypedDict, total=False):
     """When something recurs: one of these, and how the clock on the wall is read; see `Schedules.create`."""
 
     cron: str | None
-    daily: str | time | tuple[str | time, ...] | None
+    daily: str | time | Sequence[str | time] | None
     weekly: Any
     monthly: Any
     every: Duration | None

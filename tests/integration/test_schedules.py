@@ -21,6 +21,8 @@ from streamline.errors import (
     ScheduleNotFound,
     WorkflowNotFound,
 )
+from streamline.schedules.schedule_verbs import Schedules
+from streamline.store import Scope
 from tests.clocks import MovableClock
 from tests.waiting import eventually
 
@@ -434,6 +436,32 @@ class TestVerbs:
                     await app.schedules.preview("daily", **wrong)  # type: ignore[arg-type]
             with pytest.raises(ScheduleError):
                 made.preview(0)
+
+
+class TestTenants:
+    async def test_schedules_of_a_tenant_are_its_own(
+        self, app: Streamline, clock: MovableClock, runs: Any, database: Any
+    ) -> None:
+        async with app:
+            names = ("acme", "other", None)
+            views = [Schedules(lambda: app._open_session, app._registry, app._handle_of, Scope(name)) for name in names]
+            acme, other, nobodys = views
+            made = await acme.create("hourly", quick, every="1h")
+            assert made.tenant_id == "acme"
+            for stranger in (other, nobodys):
+                assert (await stranger.list()).items == ()
+                for verb in ("get", "delete", "pause", "resume", "trigger", "preview", "update"):
+                    with pytest.raises(ScheduleNotFound):
+                        await getattr(stranger, verb)("hourly")
+            await other.create("hourly", quick, every="1h", input={"region": "theirs"})
+            await nobodys.create("hourly", quick, every="1h")
+            await passing(app, clock, hours=1, seconds=1)
+            found = {run["tenant_id"]: run["_id"].partition("@")[0] for run in await stored(runs)}
+            assert found == {"acme": "acme/hourly", "other": "other/hourly", None: "hourly"}
+            assert {run["schedule_id"] for run in await stored(runs)} == {"hourly"}
+            await other.delete("hourly")
+            assert (await acme.get("hourly")).occurrences == 1
+            assert await database["streamline.schedules"].count_documents({}) == 2
 
 
 class TestRefusals:

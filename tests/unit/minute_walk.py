@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-MINUTE = timedelta(minutes=1)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 # Zone, and a day on which its clock was moved, or would be if it were a zone that moves its clock.
 TRANSITIONS = [
@@ -42,13 +41,14 @@ class Walk:
         self._when: dict[datetime, list[datetime]] = {}
         for instant, wall in self._shown:
             self._when.setdefault(wall.replace(fold=0), []).append(instant)
+        jumps = ((before, after) for (_, before), (_, after) in pairwise(self._shown))
+        self._gaps = [(before, after) for before, after in jumps if after - before > MINUTE]
 
-    def walls(self) -> Iterator[datetime]:
-        """Every minute that a calendar could name, shown or not."""
-        wall = self._shown[0][1] + timedelta(hours=30)
-        while wall < self._shown[-1][1] - timedelta(hours=30):
-            yield wall
-            wall += MINUTE
+    def walls_at(self, at: time) -> list[datetime]:
+        """Every day at a time of day, shown or not."""
+        days = {wall.date() for wall in (self._shown[0][1] + timedelta(hours=30) + n * DAY for n in range(-1, 30))}
+        walls = (datetime.combine(day, at) for day in sorted(days))
+        return [wall for wall in walls if self._first() <= wall < self._last()]
 
     def readings(self, wall: datetime, gap: str, fold: str) -> list[datetime]:
         """The instants that a wanted minute stands for."""
@@ -62,8 +62,14 @@ class Walk:
         found = {instant for wall in walls for instant in self.readings(wall, gap, fold)}
         return sorted(instant for instant in found if self.begin < instant <= self.end)
 
+    def _first(self) -> datetime:
+        return self._shown[0][1] + timedelta(hours=30)
+
+    def _last(self) -> datetime:
+        return self._shown[-1][1] - timedelta(hours=30)
+
     def _after_gap(self, wall: datetime) -> datetime:
-        for (_, before), (_, after) in pairwise(self._shown):
+        for before, after in self._gaps:
             if before < wall < after:
                 moved_by = after - before - MINUTE
                 return self._when[wall + moved_by][0]

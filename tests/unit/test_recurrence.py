@@ -40,14 +40,13 @@ def walk(zone: str, day: datetime) -> Walk:
     return Walk(zone_of(zone), day)
 
 
-TIMES = ("00:00", "01:30", "02:00", "02:10", "02:30", "03:00")
+TIMES = ("00:00", "01:30", "02:10", "02:30", "03:00")
 
 
 @pytest.mark.parametrize(("gap", "fold"), POLICIES)
 @pytest.mark.parametrize(("zone", "day"), PLACES)
 def test_every_time_of_day_around_a_transition(zone: str, day: datetime, gap: str, fold: str) -> None:
     oracle = walk(zone, day)
-    walls = list(oracle.walls())
     for text in TIMES:
         at = time.fromisoformat(text)
         rules: list[tuple[dict[str, Any], Callable[[datetime], bool]]] = [
@@ -58,7 +57,7 @@ def test_every_time_of_day_around_a_transition(zone: str, day: datetime, gap: st
             ({"rrule": f"FREQ=DAILY;BYHOUR={at.hour};BYMINUTE={at.minute}"}, lambda wall: True),
         ]
         for rule, is_wanted in rules:
-            wanted = [wall for wall in walls if wall.time() == at and is_wanted(wall)]
+            wanted = [wall for wall in oracle.walls_at(at) if is_wanted(wall)]
             series = recurrence(zone, gap, fold, now=datetime(1980, 1, 1, tzinfo=UTC), **rule)
             found = [each.at for each in between(series, oracle.begin, oracle.end)]
             assert found == oracle.expected(wanted, gap, fold), (rule, gap, fold)
@@ -112,7 +111,7 @@ def test_it_makes_no_difference_in_which_season_one_asks(zone: str, day: datetim
         for fold in ("first", "second", "both"):
             series = recurrence(zone, "forward", fold, **rule)
             wanted = between(series, begin, end)
-            for months in (1, 6, 30):
+            for months in (1, 6, 12):
                 asked = begin - months * 30 * DAY
                 assert [each for each in between(series, asked, end) if each.at > begin] == wanted
 

@@ -33,6 +33,8 @@ _TEXT_MAX = 200
 _ALLOWED = re.compile(r"[0-9a-z*/,#?-]+", re.IGNORECASE | re.ASCII)
 # Where a day depends on chance or on a name, two processes would not agree.
 _HASHED = re.compile(r"(^|[,/-])[hr]\b", re.IGNORECASE)
+# croniter takes a range of one day for the whole week.
+_ONE = re.compile(r"(?<![a-z0-9])([a-z0-9]+)-\1(?:/\d+)?(?![a-z0-9])", re.IGNORECASE)
 _SECOND = timedelta(seconds=1)
 _ANY = ["*"] * 5
 
@@ -82,7 +84,7 @@ def cron_of(text: object) -> Cron:
     for i, place in enumerate(places):
         if not _is_field(i, place[0]):
             raise refused("cron", text, *place.span(), f"field {i + 1} is not valid ({_FIELDS[i]})")
-    rule = Cron(" ".join(place[0] for place in places))
+    rule = Cron(" ".join(_ONE.sub(r"\1", place[0]) for place in places))
     if not croniter.is_valid(rule.text):
         raise refused("cron", text, 0, len(text), "not a cron expression")
     return rule
