@@ -25,6 +25,7 @@ from streamline.engine.ordering import StartOptions, StartRules
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
 from streamline.engine.ticking import tick
+from streamline.engine.timetable import SCHEDULES
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
 from streamline.handle import RunHandle
 from streamline.schedules.schedule_verbs import Schedules
@@ -97,6 +98,7 @@ class Streamline(Answers, Following, Operators, Queries):
         if not isinstance(workflow, Workflow):
             raise DefinitionError("workflows: Workflow objects", field="workflows")
         self._registry.register(workflow.definition)
+        self._bus.hint(SCHEDULES)  # some may be waiting for whoever serves it
 
     @property
     def uri(self) -> str:

@@ -29,6 +29,7 @@ logger = logging.getLogger("streamline.engine")
 
 SCHEDULES: Final = "schedules"
 _AT_ONCE = 50
+_WITHOUT_ANY = 4
 _BY = "schedule"
 
 
@@ -56,10 +57,11 @@ class Timetable:
         """Keep to what is due; return the seconds until the next look is worthwhile."""
         self._news.clear()
         workflows, now = self._runtime.registry.names, self._runtime.clock.now
-        pause = self._period * random.uniform(0.8, 1.0)
         first = await self._runtime.store.run(statements.find_next_schedule(workflows)) if workflows else []
+        pause = self._period * random.uniform(0.8, 1.0)
         if not first:
-            return pause
+            # Nothing can be late; a new schedule is heard of.
+            return pause if self._runtime.wakes is None else pause * _WITHOUT_ANY
         if first[0]["due_at"] > now():
             left: float = (first[0]["due_at"] - now()).total_seconds()
             return min(pause, left)

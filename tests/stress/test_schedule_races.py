@@ -51,7 +51,7 @@ def occurrences(runs: Runs) -> dict[str, list[datetime]]:
 
 
 async def race(
-    fleet: Fleet, runs: Runs, dice: random.Random, opening: Opening, *, workers: int, size: int, count: int
+    fleet: Fleet, runs: Runs, dice: random.Random, opening: Opening, pace: float, *, workers: int, size: int, count: int
 ) -> int:
     """Let workers race, and die, until all schedules have come to their end; return the number of deaths."""
     firsts = await create(opening, size, count)
@@ -59,7 +59,7 @@ async def race(
     with MongoClient[dict[str, Any]](opening.uri, tz_aware=True) as client:
         schedules = client[opening.database]["streamline.schedules"]
         is_open = {"$or": [{"next_at": {"$ne": None}}, {"waiting": {"$ne": []}}]}
-        reaper.rage(0.1, 0.8, until=lambda: schedules.count_documents(is_open) == 0, within=count * 3 + 60)
+        reaper.rage(pace / 4, pace, until=lambda: schedules.count_documents(is_open) == 0, within=count * 4 + 120)
         runs.until_ended(size * count, within=60)
         stored = {each["_id"]: each for each in schedules.find()}
     found = occurrences(runs)
@@ -83,7 +83,7 @@ async def test_each_occurrence_is_one_run(
     fleet: Fleet, runs: Runs, dice: random.Random, mongo_uri: str, database_name: str
 ) -> None:
     opening = Opening(mongo_uri, database_name, str(fleet.ledger_path))
-    assert await race(fleet, runs, dice, opening, workers=4, size=4, count=5) >= 3
+    assert await race(fleet, runs, dice, opening, 0.8, workers=4, size=4, count=5) >= 3
 
 
 @pytest.mark.stress
@@ -92,5 +92,5 @@ async def test_eight_processes_race_for_a_long_time(
     fleet: Fleet, runs: Runs, dice: random.Random, mongo_uri: str, database_name: str
 ) -> None:
     opening = Opening(mongo_uri, database_name, str(fleet.ledger_path))
-    assert await race(fleet, runs, dice, opening, workers=8, size=12, count=60) >= 60
-    until(lambda: runs.count() == 12 * 60, within=5, what="no run comes after the end")
+    assert await race(fleet, runs, dice, opening, 2.0, workers=8, size=12, count=40) >= 30
+    until(lambda: runs.count() == 12 * 40, within=5, what="no run comes after the end")
