@@ -16,6 +16,8 @@ from streamline.engine.primitives.webhooks import Hook
 from streamline.engine.watching import Hooks
 from streamline.errors import NonRetriableError, RetryAfter, StreamlineError
 from streamline.features.endpoints import CreatedWebhook, WebhookEndpoint
+from streamline.features.recurrence.schedule import Schedule
+from streamline.features.recurrence.wall_clock import Occurrence
 from streamline.features.replies import Answer, Decision
 from streamline.features.signing import verify_webhook
 from streamline.handle import RunHandle
@@ -39,6 +41,7 @@ __all__ = [
     "Hook",
     "Hooks",
     "NonRetriableError",
+    "Occurrence",
     "OnCompletion",
     "OnEvent",
     "Page",
@@ -48,6 +51,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "RunHandle",
+    "Schedule",
     "Settings",
     "Settled",
     "Stats",

@@ -25,8 +25,10 @@ from streamline.engine.registry import Registry
 from streamline.engine.session import Session
 from streamline.engine.starting.ordering import StartOptions, StartRules
 from streamline.engine.ticking import tick
+from streamline.engine.timetable import SCHEDULES
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
 from streamline.handle import RunHandle
+from streamline.schedules.schedule_verbs import Schedules
 from streamline.settings import Settings, Worker, checked_secret, checked_settings, checked_worker
 from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
@@ -96,6 +98,7 @@ class Streamline(Answers, Following, Operators, Queries):
         if not isinstance(workflow, Workflow):
             raise DefinitionError("workflows: Workflow objects", field="workflows")
         self._registry.register(workflow.definition)
+        self._bus.hint(SCHEDULES)  # some may be waiting for whoever serves it
 
     @property
     def uri(self) -> str:
@@ -270,6 +273,11 @@ class Streamline(Answers, Following, Operators, Queries):
             await self._decide_approvals(run, on_approval)
 
         return await self.result_of(handle.id, timeout, decide)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Series of runs: ``create``, ``get``, ``list``, ``update``, ``pause``, ``resume``, ``trigger`` and more."""
+        return Schedules(lambda: self._open_session, self._registry, self._handle_of, UNTENANTED)
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """Return a handle of a run, without asking the database."""

@@ -17,6 +17,8 @@ from streamline.errors import CorruptRun
 
 # Waits that end by themselves, or with a child.
 _UNANSWERABLE = ("child", "join", "poll", "sleep")
+# Fields of a run that only some have, and that are read as they are stored.
+_PLAIN = ("parent", "root_run_id", "forked_from", "deadline_at", "start_by", "schedule_id", "scheduled_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class Run(Record):
     forked_from: str | None = None
     deadline_at: datetime | None = None
     start_by: datetime | None = None
+    schedule_id: str | None = None
+    scheduled_at: datetime | None = None
     logs: tuple[LogLine, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     slot: int | None = None
@@ -274,11 +278,7 @@ def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
         waits=tuple(wait for step in steps for wait in step.waits),
         worker=(document.get("lease") or {}).get("worker"),
         rev=document["rev"],
-        parent=document.get("parent"),
-        root_run_id=document.get("root_run_id"),
-        forked_from=document.get("forked_from"),
-        deadline_at=document.get("deadline_at"),
-        start_by=document.get("start_by"),
+        **{name: document.get(name) for name in _PLAIN},
         logs=tuple(LogLine(**line) for line in document.get("logs", ())),
         metrics=dict(document.get("metrics", {})),
         slot=document.get("slot"),

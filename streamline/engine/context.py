@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Generic
 
 from typing_extensions import TypeVar
@@ -40,6 +41,7 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         tenant_id: The tenant the run belongs to, if any.
         tags: The run's tags.
         metadata: The run's metadata.
+        scheduled_at: The instant for which a schedule started the run, whenever it began; None for other runs.
         log: A standard logger that adds the run and step to its records.
     """
 
@@ -55,6 +57,7 @@ class Context(Calls, Waits, Fans, Reports, Generic[InputT, StateT]):
         self.tenant_id: str | None = run.get("tenant_id")
         self.tags: tuple[str, ...] = tuple(run.get("tags", ()))
         self.metadata: Mapping[str, Any] = copied(run.get("metadata", {}))
+        self.scheduled_at: datetime | None = run.get("scheduled_at")
         self.input: InputT = attempt.decoded_input()
 
     @property

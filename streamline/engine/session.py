@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -29,6 +29,7 @@ from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
 from streamline.engine.sending import Sending
 from streamline.engine.starting.starter import Starter
+from streamline.engine.timetable import Timetable
 from streamline.engine.triggering import Triggers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
@@ -69,6 +70,7 @@ class Session:
         self.drivers = Drivers(runtime)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
+        self._forget_schedules: Callable[[], None] = lambda: None
         self._closing: set[asyncio.Task[None]] = set()
         self._dispatch: asyncio.Task[None] | None = None
 
@@ -118,6 +120,7 @@ class Session:
             raise
         if session.worker is not None:
             session.worker.start()
+            session.keep_to_schedules(session.worker.settings)
         return session
 
     @staticmethod
@@ -209,6 +212,13 @@ class Session:
             dispatching = repeat("dispatching webhooks", self._dispatching.run_once, self._dispatching.wait, Breaker())
             self._dispatch = asyncio.ensure_future(dispatching)
 
+    def keep_to_schedules(self, settings: Worker) -> None:
+        """Start what is due of the schedules whose workflows are served here."""
+        timetable = Timetable(self.runtime, self.starter, self.control, settings.poll_seconds)
+        self._forget_schedules = timetable.listen()
+        keeping = repeat("keeping to schedules", timetable.run_once, timetable.wait, Breaker())
+        self._loops.append(asyncio.ensure_future(keeping))
+
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
             self._finish(self.closer.close(run))
@@ -243,6 +253,7 @@ class Session:
         self.runtime.outbox.log.close()
         for forget in self._forget_events:
             forget()
+        self._forget_schedules()
         await end(self._loops)
         await self._relay.stop()
         if self.runtime.wakes is not None:

@@ -12,6 +12,7 @@ from streamline.engine.log.relay import relay_all
 from streamline.engine.loops import unbroken
 from streamline.engine.runtime import Runtime
 from streamline.engine.starting.starter import Starter
+from streamline.engine.timetable import Timetable
 from streamline.engine.worker import ActiveWorker
 from streamline.settings import Worker
 
@@ -36,6 +37,7 @@ async def tick(runtime: Runtime, settings: Worker, *, max_runs: int | None, budg
         await Closer(runtime, 0.0).run_once()
         await worker.lines.run_once()
         await Delivery(runtime, Control(runtime), Starter(runtime, None), 0.0).run_once()
+        await Timetable(runtime, Starter(runtime, None), Control(runtime), settings.poll_seconds).catch_up()
         taken = await _take_all(runtime, worker, max_runs, deadline)
         drain = settings.drain_seconds if deadline is None else max(0.0, deadline - runtime.clock.monotonic())
         return taken

@@ -195,6 +195,16 @@ GATE_INDEXES = (
     ),
 )
 
+SCHEDULE_INDEXES = (
+    Index(
+        "schedules_due",
+        (("workflow", 1), ("due_at", 1)),
+        ("find_due_schedules", "find_next_schedule"),
+        {"partialFilterExpression": {"due_at": {"$gt": EPOCH}}},
+    ),
+    Index("schedules_page", (("tenant_id", 1), ("_id", 1)), ("find_schedules",)),
+)
+
 INDEXES: dict[Collection, tuple[Index, ...]] = {
     "runs": RUN_INDEXES,
     "memo": MEMO_INDEXES,
@@ -202,6 +212,7 @@ INDEXES: dict[Collection, tuple[Index, ...]] = {
     "log": LOG_INDEXES,
     "subscribers": SUBSCRIBER_INDEXES,
     "inbox": INBOX_INDEXES,
+    "schedules": SCHEDULE_INDEXES,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Filter = Mapping[str, Any]
 Document = dict[str, Any]
 Sort = Sequence[tuple[str, int]]
-Collection = Literal["runs", "memo", "meta", "inbox", "log", "subscribers", "gates"]
+Collection = Literal["runs", "memo", "meta", "inbox", "log", "subscribers", "gates", "schedules"]
 Inserted = Literal["inserted", "id_taken", "key_taken", "slot_taken", "draft_taken"]
 
 

@@ -179,6 +179,17 @@ def entries(tenant: str) -> list[dict[str, Any]]:
     ]
 
 
+def schedules(tenant: str) -> list[dict[str, Any]]:
+    """Schedules of two workflows; half of them are due, some never will be."""
+    made: list[dict[str, Any]] = [
+        {"_id": f"daily{i}-{tenant}", "tenant_id": tenant, "workflow": ("flow", "kin")[i % 2], "mark": "m"}
+        for i in range(4 * EACH)
+    ]
+    for i, each in enumerate(made):
+        each["due_at"] = None if i >= 3 * EACH else NOW + timedelta(seconds=i - EACH)
+    return made
+
+
 def transition(run: dict[str, Any]) -> Change:
     change = operating.cancel(run, NOW, reason=None, by=None)
     assert change is not None
@@ -213,6 +224,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.change_meta("secret", {"value": "w"}, ["other"]), "_id"),
             Case(statements.change_meta(sub, {"position": 9}, ("lease",), "subscribers"), "_id"),
         ],
+        "change_schedule": [Case(statements.change_schedule(f"daily0-{tenant}", "m", {"mark": "n"}), "_id")],
         "claim_runs": [
             Case(statements.claim_runs(due, take_due(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
             Case(statements.claim_runs(lost, take_expired(ROUTES, NOW, LEASE)), "_id", 2),
@@ -275,6 +287,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
         "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
+        "find_due_schedules": [Case(statements.find_due_schedules(["flow", "kin"], NOW, 5), "schedules_due", 5)],
         "find_gate": [Case(statements.find_gate("gate"), "_id")],
         "find_gated": [Case(statements.find_gated(due), "_id", 2)],
         "find_fitting": [
@@ -302,6 +315,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         ],
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
         "find_owed_events": [Case(statements.find_owed_events(NOW, 5), "inbox_owed", 5)],
+        "find_next_schedule": [Case(statements.find_next_schedule(["flow", "kin"]), "schedules_due")],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
             Case(statements.find_owing(NOW - timedelta(seconds=EACH), 10), "runs_owing", 0),
@@ -326,6 +340,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         ],
         "find_runs_after": [Case(statements.find_runs_after("held", 5), "_id", 5)],
         "find_unlogged": [Case(statements.find_unlogged(run["_id"]), "_id")],
+        "find_schedules": [
+            Case(statements.find_schedules({}, "", 5), "schedules_page", 5),
+            Case(statements.find_schedules({"workflow": "kin"}, f"daily1-{tenant}", 5), "schedules_page", 5),
+        ],
         "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
         "find_triggered": [Case(statements.find_triggered([f"wf-{tenant}", "more"], 50), "inbox_triggers", EACH)],
         "find_waiting": [
@@ -383,6 +401,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.settle_trigger(f"event0-{tenant}", f"wf-{tenant}", None, reached=1), "_id"),
             Case(statements.settle_trigger(f"event0-{tenant}", "other", {"code": "c"}, reached=0), "_id", 0),
         ],
+        "remove_schedule": [Case(statements.remove_schedule(f"daily2-{tenant}"), "_id")],
     }
 
 
@@ -399,6 +418,7 @@ async def filled(store: Store, runs: Any) -> Store:
         await runs.database["streamline.log"].insert_many(log_entries(tenant))
         await runs.database["streamline.subscribers"].insert_many(subscribers(tenant))
         await runs.database["streamline.inbox"].insert_many(events(tenant))
+        await runs.database["streamline.schedules"].insert_many(schedules(tenant))
     await runs.database["streamline.gates"].insert_one({"_id": "gate", "rev": 3})
     await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
@@ -445,6 +465,8 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 WITHIN_A_TENANT = (
     "advance_run", "count_runs", "count_workflows", "find_addressed", "find_events", "find_fitting", "find_hook",
     "find_listeners", "find_page", "find_run", "find_waiting", "find_winner", "settle_event", "settle_trigger",
+    "advance_run", "count_runs", "count_workflows", "find_hook", "find_page", "find_run", "find_schedules",
+    "find_waiting", "find_winner",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,7 @@ TESTED = {
     "hello.py",
     "ledger_transfer.py",
     "newsletter.py",
+    "nightly_report.py",
     "order_saga.py",
     "orders/fulfil.py",
     "orders/payments.py",
@@ -161,6 +163,18 @@ async def test_a_parent_waits_for_50_children(database_uri: str, database: Any) 
     assert sum(child["status"] == "done" for child in children) == 49
     # Parked while they were at work: it was entered again once they had ended, not once for each.
     assert sum(event["type"] == "step.resumed" for event in parent["events"]) <= 5
+
+
+async def test_a_report_is_written_each_night(database_uri: str, database: Any) -> None:
+    lines = run_example("nightly_report.py", database_uri).splitlines()
+    assert lines[:3] == [
+        "Sat 27 Mar 02:30 is 01:30 UTC ",
+        "Sun 28 Mar 02:30 is 01:30 UTC gap",
+        "Mon 29 Mar 02:30 is 00:30 UTC ",
+    ]
+    assert lines[3:] == ["sales", *["quick-report"] * 3]
+    found = await runs_of(database).find({"schedule_id": "quick-report"}).sort("scheduled_at").to_list(None)
+    assert [(later["scheduled_at"] - run["scheduled_at"]).total_seconds() for run, later in pairwise(found)] == [1, 1]
 
 
 async def test_a_transfer_is_all_or_nothing(database_uri: str, database: Any) -> None:

@@ -41,6 +41,8 @@ class Order:
     root_run_id: str | None = None
     start_by: datetime | None = None
     deadline_at: datetime | None = None
+    schedule_id: str | None = None
+    scheduled_at: datetime | None = None
     is_kept: bool = False
     gate: Mapping[str, Any] = field(default_factory=dict)
     chain: int = 0
@@ -112,7 +114,7 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     }
     if any(step.compensation is not None for step in definition.steps):
         run["compensate_on"] = sorted(definition.compensate_on)
-    for name in ("parent", "root_run_id", "start_by", "deadline_at"):
+    for name in ("parent", "root_run_id", "start_by", "deadline_at", "schedule_id", "scheduled_at"):
         if (wanted := getattr(order, name)) is not None:
             run[name] = wanted
     if order.idempotency_key is not None:

@@ -97,6 +97,20 @@ class Starter:
         """Look no longer after transactions that runs were started in."""
         await self._in_session.close()
 
+    async def start_scheduled(
+        self,
+        definition: Definition,
+        value: Any,
+        schedule_id: str,
+        scheduled_at: datetime,
+        options: StartOptions,
+        scope: Scope,
+    ) -> Started:
+        """Start the run of an occurrence of a schedule; as `start`."""
+        order = order_of(self._runtime, definition, value, options, scope)
+        order = replace(order, schedule_id=schedule_id, scheduled_at=scheduled_at)
+        return await self._start(order, due_at_of(self._runtime, options))
+
     async def _start(self, order: Order, due_at: datetime | None) -> Started:
         if not order.gate or order.idempotency_key is None:
             return await self._start_alone(order, due_at)

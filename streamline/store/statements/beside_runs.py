@@ -53,6 +53,15 @@ def change_meta(
     return WriteMany("change_meta", {"_id": name}, update, collection)
 
 
+def change_schedule(schedule: str, mark: str | None, put: Mapping[str, Any]) -> WriteMany:
+    """Change a schedule.
+
+    Guard: the mark that its last write left, as it was read; this one leaves another.
+    Index: _id.
+    """
+    return WriteMany("change_schedule", {"_id": schedule, "mark": mark}, {"$set": dict(put)}, collection="schedules")
+
+
 def disable_webhook(
     name: str, reason: str | None, now: datetime, failed: int = 0, since: datetime | None = None
 ) -> WriteMany:
@@ -110,6 +119,21 @@ def find_dead(name: str, limit: int) -> Find:
     Index: subscribers_dead.
     """
     return Find("find_dead", {"of": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
+
+
+def find_due_schedules(workflows: Sequence[str], now: datetime, limit: int) -> Find:
+    """Find the schedules of the given workflows about which something is to be decided or done, the earliest first.
+
+    Index: schedules_due.
+    """
+    return Find(
+        "find_due_schedules",
+        {"workflow": {"$in": list(workflows)}, "due_at": {"$gt": EPOCH, "$lte": now}},
+        sort=(("due_at", 1),),
+        limit=limit,
+        hint="schedules_due",
+        collection="schedules",
+    )
 
 
 def find_events(
@@ -203,6 +227,22 @@ def find_meta(name: str, collection: Collection = "meta") -> Find:
     return Find("find_meta", {"_id": name}, limit=1, collection=collection)
 
 
+def find_next_schedule(workflows: Sequence[str]) -> Find:
+    """Find the first instant at which a schedule of the given workflows is to be looked at.
+
+    Index: schedules_due.
+    """
+    return Find(
+        "find_next_schedule",
+        {"workflow": {"$in": list(workflows)}, "due_at": {"$gt": EPOCH}},
+        projection={"_id": 0, "due_at": 1},
+        sort=(("due_at", 1),),
+        limit=1,
+        hint="schedules_due",
+        collection="schedules",
+    )
+
+
 def find_owed_events(before: datetime, limit: int) -> Find:
     """Find events that have been on their way to runs for a while, the oldest first.
 
@@ -210,6 +250,15 @@ def find_owed_events(before: datetime, limit: int) -> Find:
     """
     query = {"owed_at": {"$gt": EPOCH, "$lte": before}}
     return Find("find_owed_events", query, sort=(("owed_at", 1),), limit=limit, collection="inbox")
+
+
+def find_schedules(query: Filter, after: str, limit: int) -> Find:
+    """Read one page of schedules, in the order of their names.
+
+    Index: schedules_page.
+    """
+    wanted = {**query, "_id": {"$gt": after}}
+    return Find("find_schedules", wanted, sort=(("_id", 1),), limit=limit, collection="schedules")
 
 
 def find_triggered(workflows: Sequence[str], limit: int) -> Find:
@@ -281,6 +330,15 @@ def remove_memo(run_id: str, until: datetime) -> Remove:
     Index: memo_run.
     """
     return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+
+
+def remove_schedule(schedule: str) -> Remove:
+    """Remove a schedule; its runs stay.
+
+    Guard: its id.
+    Index: _id.
+    """
+    return Remove("remove_schedule", {"_id": schedule}, "schedules")
 
 
 def remove_subscriber(name: str) -> Remove:

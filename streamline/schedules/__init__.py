@@ -1,0 +1,1 @@
+"""Schedules: series of runs, kept to by whoever serves their workflow."""
