@@ -6,6 +6,7 @@ from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.versions import Migration, VersionInfo
 from streamline.engine.context import Context
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.looping import Continue, Done
@@ -30,6 +31,7 @@ __all__ = [
     "Failure",
     "Hook",
     "Hooks",
+    "Migration",
     "NonRetriableError",
     "Page",
     "Progress",
@@ -45,6 +47,7 @@ __all__ = [
     "Streamline",
     "StreamlineError",
     "Throttle",
+    "VersionInfo",
     "Wait",
     "Worker",
     "Workflow",

@@ -107,6 +107,8 @@ class Settings:
             nobody meant.
         wake_channel: Whether processes tell one another of due work. Without it, pickup waits for the next poll.
         wakes_size: Bytes of the capped collection behind the wake channel; at least 4,096.
+        development: Whether a workflow may change its steps under the same version. Runs under way may then no longer
+            fit their code, so it is for databases whose runs do not matter.
     """
 
     payload_warn: int = MIB
@@ -121,12 +123,15 @@ class Settings:
     max_jumps: int = 10_000
     wake_channel: bool = True
     wakes_size: int = 256 * 1024
+    development: bool = False
 
     def __post_init__(self) -> None:
         """Read the durations and refuse what cannot work."""
         for item in fields(self):
             if item.type == "int":
                 _whole(self, item.name, 1, 1024 * MIB)
+        if not isinstance(self.development, bool):
+            raise InvalidPolicy("development: True or False", field="development")
         if self.driver not in ("pymongo", "motor"):
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)

@@ -88,6 +88,7 @@ class Definition:
     concurrency: Concurrency | None = None
     throttle: Throttle | None = None
     debounce: Debounce | None = None
+    migrations: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     route: str = field(init=False)
     index: Mapping[str, int] = field(init=False)
 

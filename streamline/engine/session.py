@@ -13,6 +13,7 @@ from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
 from streamline.engine.facts import FACTS_SECONDS, Facts
+from streamline.engine.known_definitions import check_definitions
 from streamline.engine.listening import Listening
 from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.registry import Registry
@@ -84,6 +85,7 @@ class Session:
             runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
+            await check_definitions(store, registry, clock.now(), lenient=settings.development)
             session.listen()
             session.calibrate()
             session.keep_to_facts()

@@ -31,6 +31,7 @@ async def tick(runtime: Runtime, settings: Worker, *, max_runs: int | None, budg
     try:
         await Closer(runtime, 0.0).run_once()
         await worker.lines.run_once()
+        await worker.carrying_over.run_once()
         taken = await _take_all(runtime, worker, max_runs, deadline)
         drain = settings.drain_seconds if deadline is None else max(0.0, deadline - runtime.clock.monotonic())
         return taken

@@ -136,7 +136,21 @@ GATE_INDEXES = (
     ),
 )
 
-INDEXES: dict[Collection, tuple[Index, ...]] = {"runs": RUN_INDEXES, "memo": MEMO_INDEXES, "gates": GATE_INDEXES}
+WORKER_INDEXES = (
+    Index(
+        "workers_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of workers that have died",),
+        {"expireAfterSeconds": 0},
+    ),
+)
+
+INDEXES: dict[Collection, tuple[Index, ...]] = {
+    "runs": RUN_INDEXES,
+    "memo": MEMO_INDEXES,
+    "gates": GATE_INDEXES,
+    "workers": WORKER_INDEXES,
+}
 
 
 async def ensure_indexes(driver: Driver) -> None:

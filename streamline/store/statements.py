@@ -79,12 +79,12 @@ def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
 
 
 def count_due(now: datetime) -> Aggregate:
-    """Count the runs that are due and that nobody has taken, and tell since when the first is.
+    """Count the runs that are due and that nobody has taken, by route, and tell since when the first is.
 
     Index: runs_due.
     """
     query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}}
-    return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
+    return Aggregate("count_due", query, [_counted("$route", oldest="$due_at")])
 
 
 def count_leases(now: datetime) -> Aggregate:
@@ -103,6 +103,15 @@ def count_queued() -> Aggregate:
     """
     query = {"slot_key": {"$gt": ""}, "queued_at": {"$gt": EPOCH}}
     return Aggregate("count_queued", query, [_counted("$slot_key", oldest="$queued_at")])
+
+
+def count_routes() -> Aggregate:
+    """Count the runs that have not ended, by workflow and version.
+
+    Index: runs_page where the filter names a tenant, else a collection scan.
+    """
+    by = {"workflow": "$workflow", "version": "$version"}
+    return Aggregate("count_routes", {"status": {"$in": sorted(ACTIVE)}}, [_counted(by)])
 
 
 def count_runs(query: Filter) -> Aggregate:
@@ -165,6 +174,14 @@ def find_claimed(run_ids: Sequence[str], token: str) -> Find:
     Index: _id.
     """
     return Find("find_claimed", {"_id": {"$in": list(run_ids)}, "lease.token": token})
+
+
+def find_definitions() -> Find:
+    """Read what the definitions of all versions were when they were first registered.
+
+    Index: _id, in whose order they come.
+    """
+    return Find("find_definitions", {"_id": {"$gt": ""}}, sort=(("_id", 1),), collection="definitions")
 
 
 def find_draft(debounce_key: str) -> Find:
@@ -333,6 +350,15 @@ def find_queued(slot_key: str, limit: int) -> Find:
     )
 
 
+def find_route(route: str, after: str, limit: int) -> Find:
+    """Read the next runs of a route that have not ended, in the order of their ids.
+
+    Index: _id; what lies between is looked through, once for a deploy.
+    """
+    query = {"_id": {"$gt": after}, "route": route, "status": {"$in": sorted(ACTIVE)}}
+    return Find("find_route", query, sort=(("_id", 1),), limit=limit, hint="_id_")
+
+
 def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
     """Read one run.
 
@@ -366,6 +392,24 @@ def find_winner(tenant_id: str | None, workflow: str, key: str) -> Find:
     """
     query = {"tenant_id": tenant_id, "workflow": workflow, "active_key": key}
     return Find("find_winner", query, limit=1)
+
+
+def find_workers(since: datetime) -> Find:
+    """Read which workers live, and what they serve.
+
+    Index: _id, in whose order they come.
+    """
+    query = {"_id": {"$gt": ""}, "seen_at": {"$gte": since}}
+    return Find("find_workers", query, sort=(("_id", 1),), collection="workers")
+
+
+def insert_definition(document: Document) -> Keep:
+    """Store what a version's definition is, once.
+
+    Guard: its id, the route.
+    Index: _id.
+    """
+    return Keep("insert_definition", (document,), "definitions")
 
 
 def insert_gate(document: Document) -> Keep:
@@ -405,6 +449,24 @@ def insert_run(document: Document, mark: str, weight: int) -> Insert:
     return Insert("insert_run", {**document, "born": mark}, weight)
 
 
+def put_definition(route: str, put: Mapping[str, Any]) -> WriteMany:
+    """Change what a version's definition is, in development.
+
+    Guard: none; whoever comes last wins.
+    Index: _id.
+    """
+    return WriteMany("put_definition", {"_id": route}, {"$set": dict(put)}, "definitions")
+
+
+def put_worker(worker_id: str, put: Mapping[str, Any]) -> WriteMany:
+    """Tell that a worker lives, and what it serves.
+
+    Guard: none; only the worker itself writes it.
+    Index: _id.
+    """
+    return WriteMany("put_worker", {"_id": worker_id}, {"$set": dict(put)}, "workers", upsert=True)
+
+
 def remove_memo(run_id: str, until: datetime) -> Remove:
     """Remove the spilled entries of a run that has ended well.
 
@@ -412,6 +474,15 @@ def remove_memo(run_id: str, until: datetime) -> Remove:
     Index: memo_run.
     """
     return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+
+
+def remove_worker(worker_id: str) -> Remove:
+    """Tell that a worker has ended.
+
+    Guard: its id.
+    Index: _id.
+    """
+    return Remove("remove_worker", {"_id": worker_id}, "workers")
 
 
 def _counted(by: Any, oldest: str | None = None) -> dict[str, Any]:
