@@ -9,6 +9,7 @@ from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.versions import Migration, VersionInfo
 from streamline.engine.context import Context
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.looping import Continue, Done
@@ -40,6 +41,7 @@ __all__ = [
     "Failure",
     "Hook",
     "Hooks",
+    "Migration",
     "NonRetriableError",
     "Occurrence",
     "OnCompletion",
@@ -61,6 +63,7 @@ __all__ = [
     "Subscriber",
     "Throttle",
     "verify_webhook",
+    "VersionInfo",
     "Wait",
     "WebhookEndpoint",
     "Worker",

@@ -130,6 +130,8 @@ class Settings:
         webhook_failures: After how many failed deliveries in a row an endpoint is disabled; 1 to 1,000,000.
         webhook_failing: For how long they must have failed by then, so that a short outage under load disables nothing;
             less than the retries take, so that an endpoint that is gone is disabled before events become dead letters.
+        development: Whether a workflow may change its steps under the same version. Runs under way may then no longer
+            fit their code, so it is for databases whose runs do not matter.
     """
 
     payload_warn: int = MIB
@@ -155,12 +157,15 @@ class Settings:
     webhook_retry: RetryPolicy = _OVER_HOURS
     webhook_failures: int = 20
     webhook_failing: Duration = "4h"
+    development: bool = False
 
     def __post_init__(self) -> None:
         """Read the durations and refuse what cannot work."""
         for item in fields(self):
             if item.type == "int":
                 _whole(self, item.name, 1, 1024 * MIB)
+        if not isinstance(self.development, bool):
+            raise InvalidPolicy("development: True or False", field="development")
         if self.driver not in ("pymongo", "motor"):
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)

@@ -35,6 +35,7 @@ from streamline.domain.names import check_name, check_version
 from streamline.domain.payloads import ANY, Codec
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, Trigger, checked_cancel_on, checked_triggers
+from streamline.domain.run import Run
 from streamline.engine.context import Context
 from streamline.errors import DefinitionError, DuplicateStep, InvalidPolicy
 
@@ -42,6 +43,8 @@ InputT = TypeVar("InputT", default=Any)
 StateT = TypeVar("StateT", default=Any)
 OutputT = TypeVar("OutputT", default=Any)
 T = TypeVar("T")
+
+MigrateT = TypeVar("MigrateT", bound=Callable[[Run], Any])
 
 STEPS_MAX = 1_000
 
@@ -127,6 +130,7 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
         self._retention = checked_retention(retention)
         self._max_payload_bytes = checked_payload_limit(max_payload_bytes)
         self._steps: dict[str, StepDefinition] = {}
+        self._migrations: dict[str, Callable[[Any], Any]] = {}
         self._definition: Definition | None = None
 
     @overload
@@ -174,6 +178,29 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
             return self._declare(id, None, names, **rules)
         return lambda handler: self._declare(handler, id, names, **rules)
 
+    def migrate(self, version: str) -> Callable[[MigrateT], MigrateT]:
+        """Say how runs of another version are carried over to this one: ``@wf.migrate("1.0.0")``.
+
+        The function takes the `Run`, may be async, and returns a `Migration`, or None: then the run goes on at the step
+        of the same id, with what it has settled there. It must only look: it may be called more than once. A run is
+        carried over while nobody drives it, once; where the function raises, or the run does not fit, it is left.
+
+        Raises:
+            DefinitionError: The version is this workflow's own, or has a function already.
+        """
+        check_version(version)
+        if version == self.version or version in self._migrations:
+            raise DefinitionError(f"migrate: not from {version!r} once more, nor from itself", field="migrate")
+        if self._definition is not None:
+            raise DefinitionError(f"workflow {self.name}: it is registered already", field="migrate")
+
+        def declare(how: MigrateT) -> MigrateT:
+            check_handler(how)
+            self._migrations[version] = how
+            return how
+
+        return declare
+
     @property
     def definition(self) -> Definition:
         """The workflow as the engine sees it; no step can be added afterwards.
@@ -203,6 +230,7 @@ class Workflow(ReadySteps[InputT, StateT], WorkflowReference[InputT, OutputT], G
                 debounce=self._debounce,
                 cancel_on=self._cancel_on,
                 triggers=self._triggers,
+                migrations=dict(self._migrations),
             )
         return self._definition
 

@@ -11,8 +11,10 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.run import Event, Progress, Run, read_output
 from streamline.domain.statistics import Stats
 from streamline.domain.statuses import RunStatus
+from streamline.domain.versions import VersionInfo
 from streamline.engine.counting import stats
 from streamline.engine.endings import OnAsking
+from streamline.engine.known_definitions import versions
 from streamline.errors import RunCancelled, RunFailed
 from streamline.paging import Page, RunOptions
 from streamline.store import UNTENANTED, statements
@@ -95,6 +97,10 @@ class Queries(Opened):
         """Return how far a run's step is that said so last; see `RunHandle.progress`."""
         said = [step.progress for step in (await self.get(run_id)).steps if step.progress is not None]
         return max(said, key=lambda progress: progress.at, default=None)
+
+    async def versions(self) -> tuple[VersionInfo, ...]:
+        """Return the versions of all workflows, and how many of their runs have not ended."""
+        return await versions(self._open_session.runtime, UNTENANTED)
 
     async def stats(self) -> Stats:
         """Return how the deployment stands: runs by status, what is due, slots and lines, workers, paused workflows.

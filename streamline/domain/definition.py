@@ -92,6 +92,7 @@ class Definition:
     debounce: Debounce | None = None
     cancel_on: tuple[CancelOn, ...] = ()
     triggers: tuple[Trigger, ...] = ()
+    migrations: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     route: str = field(init=False)
     index: Mapping[str, int] = field(init=False)
 

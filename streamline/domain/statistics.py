@@ -40,7 +40,8 @@ class Stats(Record):
         due: Number of runs that are due and that nobody has taken yet.
         oldest_due_at: When the first of them fell due.
         queues: The keys of concurrency limits under which runs are at work or wait in line.
-        workers: Number of runs that each worker drives at the moment; idle workers are not in it.
+        workers: Number of runs that each living worker drives at the moment.
+        unserved: Number of runs that have not ended, by ``workflow@version``, of versions that no living worker serves.
         paused: Workflows that an operator holds up.
     """
 
@@ -50,4 +51,5 @@ class Stats(Record):
     oldest_due_at: datetime | None = None
     queues: tuple[Queue, ...] = ()
     workers: Mapping[str, int] = field(default_factory=dict)
+    unserved: Mapping[str, int] = field(default_factory=dict)
     paused: tuple[str, ...] = ()

@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from streamline.domain.definition import route_of
 from streamline.domain.gates import short_key
 from streamline.domain.statistics import Queue, Stats
 from streamline.engine.gates.slots import concurrency_of
+from streamline.engine.presence import living, served_by
 from streamline.engine.runtime import Runtime
 from streamline.store import Scope, statements
 
@@ -19,13 +21,17 @@ Counted = Sequence[Mapping[str, Any]]
 async def stats(runtime: Runtime, scope: Scope) -> Stats:
     """Return how the runs within a scope stand."""
     now, store = runtime.clock.now(), runtime.store
-    by_workflow, due, slots, queued, leases = await asyncio.gather(
+    workers, by_workflow, routes, due, slots, queued, leases = await asyncio.gather(
+        living(runtime),
         store.run(statements.count_workflows(), scope),
+        store.run(statements.count_routes(), scope),
         store.run(statements.count_due(now), scope),
         store.run(statements.count_slots(), scope),
         store.run(statements.count_queued(), scope),
         store.run(statements.count_leases(now), scope),
     )
+    served = served_by(workers) | set(runtime.registry.routes)
+    live = {route_of(each["_id"]["workflow"], each["_id"]["version"]): each["n"] for each in routes}
     statuses, workflows = defaultdict[str, int](int), defaultdict[str, dict[str, int]](dict)
     for each in by_workflow:
         statuses[each["_id"]["status"]] += each["n"]
@@ -33,10 +39,11 @@ async def stats(runtime: Runtime, scope: Scope) -> Stats:
     return Stats(
         statuses=dict(statuses),
         workflows=dict(workflows),
-        due=due[0]["n"] if due else 0,
-        oldest_due_at=due[0]["oldest"] if due else None,
+        due=sum(each["n"] for each in due),
+        oldest_due_at=min((each["oldest"] for each in due), default=None),
         queues=_queues(runtime, slots, queued),
-        workers={each["_id"]: each["n"] for each in leases},
+        workers={each["_id"]: 0 for each in workers} | {each["_id"]: each["n"] for each in leases},
+        unserved={route: count for route, count in live.items() if route not in served},
         paused=tuple(sorted(runtime.facts.get("paused", {}))),
     )
 

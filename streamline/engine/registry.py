@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from streamline.domain.definition import Definition, route_of
+from streamline.domain.versions import order_of
 from streamline.errors import AlreadyRegistered, VersionMismatch, WorkflowNotFound
 
 
 class Registry:
-    """Definitions by name and version; the one registered last under a name starts its new runs."""
+    """Definitions by name and version; the highest version of a name starts its new runs."""
 
     def __init__(self) -> None:
         self._by_route: dict[str, Definition] = {}
@@ -35,7 +36,14 @@ class Registry:
                 f"{definition.route}: another definition is registered under this name and version", field="workflows"
             )
         self._by_route[definition.route] = definition
-        self._current[definition.name] = definition
+        current = self._current.get(definition.name)
+        if current is None or order_of(definition.version) >= order_of(current.version):
+            self._current[definition.name] = definition
+
+    @property
+    def served(self) -> tuple[Definition, ...]:
+        """The definitions that this process serves, of every version."""
+        return tuple(self._by_route.values())
 
     def current(self, name: str) -> Definition:
         """Return the definition that starts new runs of this name; raise `WorkflowNotFound`."""

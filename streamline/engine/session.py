@@ -16,6 +16,7 @@ from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.inbox_delivery import HINT, Delivery
+from streamline.engine.known_definitions import check_definitions
 from streamline.engine.listening import Listening
 from streamline.engine.log.drivers import Drivers
 from streamline.engine.log.relay import Relay
@@ -108,6 +109,7 @@ class Session:
             )
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
+            await check_definitions(store, registry, clock.now(), lenient=settings.development)
             session.listen()
             session.calibrate()
             session.keep_to_facts()

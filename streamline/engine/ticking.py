@@ -36,6 +36,7 @@ async def tick(runtime: Runtime, settings: Worker, *, max_runs: int | None, budg
     try:
         await Closer(runtime, 0.0).run_once()
         await worker.lines.run_once()
+        await worker.carrying_over.run_once()
         await Delivery(runtime, Control(runtime), Starter(runtime, None), 0.0).run_once()
         await Timetable(runtime, Starter(runtime, None), Control(runtime), settings.poll_seconds).catch_up()
         taken = await _take_all(runtime, worker, max_runs, deadline)

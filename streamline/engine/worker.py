@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from streamline.engine.carrying_over import CarryingOver
 from streamline.engine.claimer import Claimer
 from streamline.engine.crew import Crew
 from streamline.engine.executor import Executor
@@ -16,9 +18,11 @@ from streamline.engine.gates.throttles import Throttles
 from streamline.engine.heartbeat import Heartbeat
 from streamline.engine.lines import Lines
 from streamline.engine.loops import Breaker, end, repeat
+from streamline.engine.presence import Presence
 from streamline.engine.runtime import Runtime
 from streamline.engine.scheduler import Scheduler
 from streamline.engine.sweeper import Sweeper
+from streamline.errors import StreamlineError
 from streamline.ids import new_worker_id
 from streamline.settings import Worker
 
@@ -41,6 +45,8 @@ class ActiveWorker:
         sweeper = Sweeper(runtime.clock, settings, self.claimer, self.crew)
         self.scheduler = Scheduler(runtime, settings, self.claimer, sweeper, self.crew)
         self.heartbeat = Heartbeat(runtime, settings, lambda: self.crew.holdings)
+        self.presence = Presence(runtime, self.id)
+        self.carrying_over = CarryingOver(runtime, settings.poll_seconds)
         self._forget = (
             runtime.bus.on_fence(self.crew.lose),
             runtime.bus.on_due(self.look_at),
@@ -56,6 +62,8 @@ class ActiveWorker:
         self._accepting = True
         self._spawn("looking for runs", self.scheduler.run_once, self.scheduler.wait)
         self._spawn("calling up runs", self.lines.run_once, self.lines.wait)
+        self._spawn("telling of the worker", self.presence.run_once, self._runtime.clock.sleep)
+        self._spawn("carrying runs over", self.carrying_over.run_once, self._runtime.clock.sleep)
         self.begin_to_beat()
 
     def begin_to_beat(self) -> None:
@@ -67,6 +75,9 @@ class ActiveWorker:
         self._accepting = False
         *takers, beating = self._loops
         await end(takers)
+        if takers:
+            with suppress(StreamlineError):  # the server forgets it in time
+                await self.presence.leave()
         await self.crew.finish(drain)
         for holding in self.crew.holdings:
             holding.stop()

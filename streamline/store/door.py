@@ -183,7 +183,8 @@ class Store:
             answer = await self._write({"delete": self.driver.named(statement.collection), "deletes": rows})
             return int(answer["n"])
         if isinstance(statement, WriteMany):
-            rows = [{"q": statement.filter, "u": statement.update, "multi": True}]
+            multi = {"multi": True} if not statement.upsert else {"upsert": True}
+            rows = [{"q": statement.filter, "u": statement.update, **multi}]
             answer = await self._update(rows, self.driver.named(statement.collection))
             return int(answer["n"])
         if statement.name not in _ASKED_BY_USERS:

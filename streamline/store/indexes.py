@@ -205,6 +205,15 @@ SCHEDULE_INDEXES = (
     Index("schedules_page", (("tenant_id", 1), ("_id", 1)), ("find_schedules",)),
 )
 
+WORKER_INDEXES = (
+    Index(
+        "workers_expire",
+        (("expire_at", 1),),
+        ("the server's own removal of workers that have died",),
+        {"expireAfterSeconds": 0},
+    ),
+)
+
 INDEXES: dict[Collection, tuple[Index, ...]] = {
     "runs": RUN_INDEXES,
     "memo": MEMO_INDEXES,
@@ -213,6 +222,7 @@ INDEXES: dict[Collection, tuple[Index, ...]] = {
     "subscribers": SUBSCRIBER_INDEXES,
     "inbox": INBOX_INDEXES,
     "schedules": SCHEDULE_INDEXES,
+    "workers": WORKER_INDEXES,
 }
 
 

@@ -9,7 +9,9 @@ from typing import Any, Literal
 Filter = Mapping[str, Any]
 Document = dict[str, Any]
 Sort = Sequence[tuple[str, int]]
-Collection = Literal["runs", "memo", "meta", "inbox", "log", "subscribers", "gates", "schedules"]
+Collection = Literal[
+    "runs", "memo", "meta", "inbox", "log", "subscribers", "gates", "schedules", "definitions", "workers"
+]
 Inserted = Literal["inserted", "id_taken", "key_taken", "slot_taken", "draft_taken"]
 
 
@@ -78,12 +80,16 @@ class WriteEach:
 
 @dataclass(frozen=True, slots=True)
 class WriteMany:
-    """One update of many documents, each guarded by the same filter; answers how many matched."""
+    """One update of many documents, each guarded by the same filter; answers how many matched.
+
+    Beside the runs, it may make the document where there is none.
+    """
 
     name: str
     filter: Filter
     update: Mapping[str, Any]
     collection: Collection = "runs"
+    upsert: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,12 +70,12 @@ def claim_runs(run_ids: Sequence[str], change: Change) -> WriteMany:
 
 
 def count_due(now: datetime) -> Aggregate:
-    """Count the runs that are due and that nobody has taken, and tell since when the first is.
+    """Count the runs that are due and that nobody has taken, by route, and tell since when the first is.
 
     Index: runs_due.
     """
     query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}}
-    return Aggregate("count_due", query, [_counted(None, oldest="$due_at")])
+    return Aggregate("count_due", query, [_counted("$route", oldest="$due_at")])
 
 
 def count_failure(name: str, error: str, now: datetime) -> WriteMany:
@@ -104,6 +104,15 @@ def count_queued() -> Aggregate:
     """
     query = {"slot_key": {"$gt": ""}, "queued_at": {"$gt": EPOCH}}
     return Aggregate("count_queued", query, [_counted("$slot_key", oldest="$queued_at")])
+
+
+def count_routes() -> Aggregate:
+    """Count the runs that have not ended, by workflow and version.
+
+    Index: runs_page where the filter names a tenant, else a collection scan.
+    """
+    by = {"workflow": "$workflow", "version": "$version"}
+    return Aggregate("count_routes", {"status": {"$in": sorted(ACTIVE)}}, [_counted(by)])
 
 
 def count_runs(query: Filter) -> Aggregate:
@@ -346,6 +355,15 @@ def find_queued(slot_key: str, limit: int, without: Sequence[str] = ()) -> Find:
         limit=limit,
         hint="runs_queue",
     )
+
+
+def find_route(route: str, after: str, limit: int) -> Find:
+    """Read the next runs of a route that have not ended, in the order of their ids.
+
+    Index: _id; what lies between is looked through, once for a deploy.
+    """
+    query = {"_id": {"$gt": after}, "route": route, "status": {"$in": sorted(ACTIVE)}}
+    return Find("find_route", query, sort=(("_id", 1),), limit=limit, hint="_id_")
 
 
 def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:

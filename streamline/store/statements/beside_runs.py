@@ -121,6 +121,14 @@ def find_dead(name: str, limit: int) -> Find:
     return Find("find_dead", {"of": name}, sort=(("position", 1),), limit=limit, collection="subscribers")
 
 
+def find_definitions() -> Find:
+    """Read what the definitions of all versions were when they were first registered.
+
+    Index: _id, in whose order they come.
+    """
+    return Find("find_definitions", {"_id": {"$gt": ""}}, sort=(("_id", 1),), collection="definitions")
+
+
 def find_due_schedules(workflows: Sequence[str], now: datetime, limit: int) -> Find:
     """Find the schedules of the given workflows about which something is to be decided or done, the earliest first.
 
@@ -269,6 +277,24 @@ def find_triggered(workflows: Sequence[str], limit: int) -> Find:
     return Find("find_triggered", {"triggers": {"$in": list(workflows)}}, limit=limit, collection="inbox")
 
 
+def find_workers(since: datetime) -> Find:
+    """Read which workers live, and what they serve.
+
+    Index: _id, in whose order they come.
+    """
+    query = {"_id": {"$gt": ""}, "seen_at": {"$gte": since}}
+    return Find("find_workers", query, sort=(("_id", 1),), collection="workers")
+
+
+def insert_definition(document: Document) -> Keep:
+    """Store what a version's definition is, once.
+
+    Guard: its id, the route.
+    Index: _id.
+    """
+    return Keep("insert_definition", (document,), "definitions")
+
+
 def insert_event(document: Document) -> Keep:
     """Store an event, once.
 
@@ -303,6 +329,24 @@ def insert_meta(document: Document, collection: Collection = "meta") -> Keep:
     Index: _id.
     """
     return Keep("insert_meta", (document,), collection)
+
+
+def put_definition(route: str, put: Mapping[str, Any]) -> WriteMany:
+    """Change what a version's definition is, in development.
+
+    Guard: none; whoever comes last wins.
+    Index: _id.
+    """
+    return WriteMany("put_definition", {"_id": route}, {"$set": dict(put)}, "definitions")
+
+
+def put_worker(worker_id: str, put: Mapping[str, Any]) -> WriteMany:
+    """Tell that a worker lives, and what it serves.
+
+    Guard: none; only the worker itself writes it.
+    Index: _id.
+    """
+    return WriteMany("put_worker", {"_id": worker_id}, {"$set": dict(put)}, "workers", upsert=True)
 
 
 def release_lease(name: str, token: str, collection: Collection) -> WriteMany:
@@ -348,6 +392,15 @@ def remove_subscriber(name: str) -> Remove:
     Index: _id.
     """
     return Remove("remove_subscriber", {"_id": name}, "subscribers")
+
+
+def remove_worker(worker_id: str) -> Remove:
+    """Tell that a worker has ended.
+
+    Guard: its id.
+    Index: _id.
+    """
+    return Remove("remove_worker", {"_id": worker_id}, "workers")
 
 
 def retry_dead(name: str, positions: Sequence[int] | None) -> WriteMany:
