@@ -1,11 +1,13 @@
 """Durable workflows on MongoDB, inside your own async Python process."""
 
+from streamline.admin.scoped import AllTenants, Tenant
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.tenancy import Tenancy
 from streamline.engine.context import Context
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.looping import Continue, Done
@@ -19,6 +21,7 @@ from streamline.settings import Settings, Worker
 from streamline.workflow import Workflow
 
 __all__ = [
+    "AllTenants",
     "Answer",
     "Concurrency",
     "Context",
@@ -44,6 +47,8 @@ __all__ = [
     "Step",
     "Streamline",
     "StreamlineError",
+    "Tenancy",
+    "Tenant",
     "Throttle",
     "Wait",
     "Worker",

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import Any, Self
 
-from typing_extensions import TypeVar
-
-from streamline.admin.answers import Answers, OnApproval
-from streamline.admin.operators import Operators
-from streamline.admin.queries import Queries
+from streamline.admin.scoped import AllTenants, Tenant, Verbs
 from streamline.bus import Bus
 from streamline.clock import Clock, SystemClock
-from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_prefix
 from streamline.domain.run import Event
+from streamline.domain.tenancy import Tenancy, checked_tenancy
 from streamline.embedded import EmbeddedServer
 from streamline.engine.registry import Registry
 from streamline.engine.session import Session
-from streamline.engine.starter import StartOptions, StartRules
 from streamline.engine.ticking import tick
-from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError
-from streamline.handle import RunHandle
+from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError, TenantRequired
 from streamline.settings import Settings, Worker, checked_secret, checked_settings, checked_worker
-from streamline.store import UNTENANTED
+from streamline.store import UNTENANTED, Scope
 from streamline.workflow import Workflow
 
-InputT = TypeVar("InputT", default=Any)
-OutputT = TypeVar("OutputT", default=Any)
 
-
-class Streamline(Answers, Operators, Queries):
+class Streamline(Verbs):
     """Durable workflows on a MongoDB database.
 
     Args:
@@ -42,6 +33,7 @@ class Streamline(Answers, Operators, Queries):
         database: Name of the database; default the target's, else ``streamline``.
         workflows: What this process serves.
         prefix: Beginning of the names of the engine's collections.
+        tenancy: Whether every verb has to say whose runs it is about; default no.
         worker: Whether, or how, this process works on runs; with False it only starts them and asks.
         secret: The key from which hook tokens are derived; default ``STREAMLINE_SECRET``, else one that is generated
             once and kept in the database: whoever reads that can open hooks, so production sets its own.
@@ -59,12 +51,14 @@ class Streamline(Answers, Operators, Queries):
         database: str | None = None,
         workflows: Sequence[Workflow[Any, Any, Any]] = (),
         prefix: str = "streamline",
+        tenancy: Tenancy | None = None,
         worker: bool | Worker = True,
         secret: str | bytes | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.prefix = check_prefix(prefix)
+        self._tenancy = checked_tenancy(tenancy)
         self._target = target
         self._database = database
         self._worker = checked_worker(worker)
@@ -93,6 +87,20 @@ class Streamline(Answers, Operators, Queries):
         if not isinstance(workflow, Workflow):
             raise DefinitionError("workflows: Workflow objects", field="workflows")
         self._registry.register(workflow.definition)
+
+    def tenant(self, tenant_id: str) -> Tenant:
+        """Return the verbs of one tenant: its runs, and no others; raise `InvalidTenant`."""
+        return Tenant(self, tenant_id)
+
+    def all_tenants(self) -> AllTenants:
+        """Return the verbs over the runs of all tenants, for operators."""
+        return AllTenants(self)
+
+    @property
+    def _scope(self) -> Scope:
+        if self._tenancy.required:
+            raise TenantRequired("say whose runs: app.tenant(...), or for operators app.all_tenants()", field="tenant")
+        return UNTENANTED
 
     @property
     def uri(self) -> str:
@@ -141,112 +149,6 @@ class Streamline(Answers, Operators, Queries):
         finally:
             await self._stop_server()
 
-    @overload
-    async def start(
-        self,
-        workflow: Workflow[InputT, Any, OutputT],
-        input: InputT | Mapping[str, Any] | None = None,
-        **options: Unpack[StartOptions],
-    ) -> RunHandle[OutputT]: ...
-    @overload
-    async def start(self, workflow: str, input: Any = None, **options: Unpack[StartOptions]) -> RunHandle[Any]: ...
-
-    async def start(
-        self, workflow: Workflow[Any, Any, Any] | str, input: Any = None, **options: Unpack[StartOptions]
-    ) -> RunHandle[Any]:
-        """Start a run; once this returns, the run survives any crash.
-
-        Args:
-            workflow: The workflow, or the name of a registered one.
-            input: Of the workflow's input type, or what pydantic can read as such.
-            options: How to start it.
-                ``idempotency_key``: at most one active run of the workflow holds it; all callers get that run's handle.
-                ``idempotency``: ``"active"``, the key is free again once the run has ended.
-                ``priority``: larger goes first, then older; -2147483647 to 2147483647.
-                ``delay``: how long to wait before the first step.
-                ``run_at``: aware instant before which the first step does not begin.
-                ``start_by``: instant, or duration from when it may, by which the first step must have begun.
-                ``timeout``: how long the run may take, instead of the workflow's ``run_timeout``.
-                ``tags``: up to 32 strings to find the run by.
-                ``metadata``: anything to keep with the run; keys without dots.
-                ``run_id``: chosen id; default a time-ordered one.
-
-        Raises:
-            InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: An argument is not of the
-                allowed form; nothing is stored.
-            WorkflowNotFound: No workflow of this name is registered.
-            IdempotencyConflict: A run with the chosen id exists.
-            StoreUnavailable: The database did not answer; the run may or may not have been stored.
-        """
-        starter = self._open_session.starter
-        return self._handle_of(await starter.start(self._definition(workflow), input, options, UNTENANTED))
-
-    async def start_many(
-        self,
-        workflow: Workflow[InputT, Any, OutputT] | str,
-        inputs: Sequence[InputT | Mapping[str, Any] | None],
-        **options: Unpack[StartOptions],
-    ) -> list[RunHandle[OutputT]]:
-        """Start one run per input, in few round trips; all inputs are checked before the first run is stored.
-
-        Raises:
-            InvalidInput, SerializationError, PayloadTooLarge, InvalidKey, InvalidPolicy: As for `start`.
-        """
-        starter = self._open_session.starter
-        started = await starter.start_many(self._definition(workflow), inputs, options, UNTENANTED)
-        return [self._handle_of(each) for each in started]
-
-    @overload
-    async def run(
-        self,
-        workflow: Workflow[InputT, Any, OutputT],
-        input: InputT | Mapping[str, Any] | None = None,
-        *,
-        timeout: Duration | None = None,
-        on_approval: OnApproval | None = None,
-        **options: Unpack[StartRules],
-    ) -> OutputT: ...
-    @overload
-    async def run(
-        self,
-        workflow: str,
-        input: Any = None,
-        *,
-        timeout: Duration | None = None,
-        on_approval: OnApproval | None = None,
-        **options: Unpack[StartRules],
-    ) -> Any: ...
-
-    async def run(
-        self,
-        workflow: Workflow[Any, Any, Any] | str,
-        input: Any = None,
-        *,
-        timeout: Duration | None = None,
-        on_approval: OnApproval | None = None,
-        **options: Unpack[StartRules],
-    ) -> Any:
-        """Start a run and return its output; arguments as for `start`, errors as for `RunHandle.result`.
-
-        Args:
-            workflow: As for `start`.
-            input: As for `start`.
-            options: As for `start`.
-            timeout: How long to wait for the run, which goes on past it.
-            on_approval: Asked to decide where the run wants an approval: takes the `Wait`, may be async, returns
-                whether it is approved, or a `Decision`. Without it an approval is rejected.
-        """
-        handle = await self.start(workflow, input, **options)
-
-        async def decide(run: Mapping[str, Any]) -> None:
-            await self._decide_approvals(run, on_approval)
-
-        return await self.result_of(handle.id, timeout, decide)
-
-    def handle(self, run_id: str) -> RunHandle[Any]:
-        """Return a handle of a run, without asking the database."""
-        return RunHandle(self, run_id)
-
     async def tick(self, max_runs: int | None = None, budget: Duration | None = None) -> int:
         """Drive what is due now in one bounded pass without background tasks; return how many runs were taken.
 
@@ -288,8 +190,3 @@ class Streamline(Answers, Operators, Queries):
         server, self._server = self._server, None
         if server is not None:
             await server.stop()
-
-    def _definition(self, workflow: Workflow[Any, Any, Any] | str) -> Definition:
-        if isinstance(workflow, Workflow):
-            return workflow.definition
-        return self._registry.current(workflow)

@@ -11,7 +11,6 @@ from streamline.admin.opened import Opened
 from streamline.domain.run import Wait, read_waits
 from streamline.errors import InvalidInput, NotWaiting
 from streamline.features.replies import Decision
-from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
 
 OnApproval = Callable[[Wait], Awaitable[bool | Decision] | bool | Decision]
@@ -34,7 +33,7 @@ class Answers(Opened):
             InvalidInput: The payload does not fit the wait's model; the wait goes on.
             RunNotFound: There is no such run.
         """
-        await self._open_session.replying.resume(run_id, payload, UNTENANTED, key=key, by=by)
+        await self._open_session.replying.resume(run_id, payload, self._scope, key=key, by=by)
 
     async def resume_hook(self, token: str, payload: Any = None) -> str:
         """Call a one-time hook and return the id of its run.
@@ -42,7 +41,7 @@ class Answers(Opened):
         Raises:
             HookNotFound: The token opens nothing. Unknown, used, expired and foreign tokens look alike.
         """
-        return await self._open_session.replying.resume_hook(token, payload, UNTENANTED)
+        return await self._open_session.replying.resume_hook(token, payload, self._scope)
 
     async def approve(
         self,
@@ -86,7 +85,7 @@ class Answers(Opened):
     ) -> None:
         """Answer a question that a run asks; errors as for `approve`, and `InvalidInput` where it does not fit."""
         await self._open_session.replying.decide(
-            token_or_run_id, ("question",), "answered", data, UNTENANTED, key=key, by=by
+            token_or_run_id, ("question",), "answered", data, self._scope, key=key, by=by
         )
 
     async def send_event(self, name: str, payload: Any = None, *, run_id: str) -> int:
@@ -98,7 +97,7 @@ class Answers(Opened):
         Raises:
             RunNotFound: There is no such run.
         """
-        return await self._open_session.replying.send_event(name, payload, run_id, UNTENANTED)
+        return await self._open_session.replying.send_event(name, payload, run_id, self._scope)
 
     async def pending_waits(
         self,
@@ -118,7 +117,7 @@ class Answers(Opened):
         """
         name = workflow.name if isinstance(workflow, Workflow) else workflow
         return await self._open_session.replying.pending_waits(
-            UNTENANTED, kind=kind, workflow=name, run_id=run_id, limit=limit
+            self._scope, kind=kind, workflow=name, run_id=run_id, limit=limit
         )
 
     async def _decide(
@@ -126,7 +125,7 @@ class Answers(Opened):
     ) -> None:
         kinds = ("approval",) if outcome == "approved" else ("approval", "question")
         await self._open_session.replying.decide(
-            token_or_run_id, kinds, outcome, data, UNTENANTED, key=key, by=by, reason=reason
+            token_or_run_id, kinds, outcome, data, self._scope, key=key, by=by, reason=reason
         )
 
     async def _decide_approvals(self, run: Mapping[str, Any], decide: OnApproval | None) -> None:
@@ -148,7 +147,7 @@ class Answers(Opened):
                 ("approval",),
                 decision.outcome,
                 decision.data,
-                UNTENANTED,
+                self._scope,
                 key=wait.key,
                 by=decision.by,
                 reason=decision.reason,

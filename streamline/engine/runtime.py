@@ -69,6 +69,8 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
+        if scope.everything and (tenant_id := run.get("tenant_id")) is not None:
+            scope = Scope(tenant_id)  # whoever decides it, a run is only written as its tenant's
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
         if not await self.store.run(statement, scope):
             return False
