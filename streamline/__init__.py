@@ -1,6 +1,7 @@
 """Durable workflows on MongoDB, inside your own async Python process."""
 
 from streamline.admin.following import Subscriber
+from streamline.admin.scoped import AllTenants, Tenant
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
 from streamline.domain.dead_letter import DeadLetter
@@ -9,6 +10,7 @@ from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.tenancy import Tenancy
 from streamline.domain.versions import Migration, VersionInfo
 from streamline.engine.context import Context
 from streamline.engine.primitives.fanning import Settled
@@ -27,6 +29,7 @@ from streamline.settings import Settings, Worker
 from streamline.workflow import Workflow
 
 __all__ = [
+    "AllTenants",
     "Answer",
     "CancelOn",
     "Concurrency",
@@ -61,6 +64,8 @@ __all__ = [
     "Streamline",
     "StreamlineError",
     "Subscriber",
+    "Tenancy",
+    "Tenant",
     "Throttle",
     "verify_webhook",
     "VersionInfo",

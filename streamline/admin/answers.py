@@ -12,7 +12,6 @@ from streamline.domain.run import Wait, read_waits
 from streamline.engine.sending import Missing
 from streamline.errors import InvalidInput, InvalidPolicy, NotWaiting
 from streamline.features.replies import Decision
-from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
 
 Startable = Workflow[Any, Any, Any] | str
@@ -36,7 +35,7 @@ class Answers(Opened):
             InvalidInput: The payload does not fit the wait's model; the wait goes on.
             RunNotFound: There is no such run.
         """
-        await self._open_session.replying.resume(run_id, payload, UNTENANTED, key=key, by=by)
+        await self._open_session.replying.resume(run_id, payload, self._scope, key=key, by=by)
 
     async def resume_hook(self, token: str, payload: Any = None) -> str:
         """Call a one-time hook and return the id of its run.
@@ -44,7 +43,7 @@ class Answers(Opened):
         Raises:
             HookNotFound: The token opens nothing. Unknown, used, expired and foreign tokens look alike.
         """
-        return await self._open_session.replying.resume_hook(token, payload, UNTENANTED)
+        return await self._open_session.replying.resume_hook(token, payload, self._scope)
 
     async def approve(
         self,
@@ -88,7 +87,7 @@ class Answers(Opened):
     ) -> None:
         """Answer a question that a run asks; errors as for `approve`, and `InvalidInput` where it does not fit."""
         await self._open_session.replying.decide(
-            token_or_run_id, ("question",), "answered", data, UNTENANTED, key=key, by=by
+            token_or_run_id, ("question",), "answered", data, self._scope, key=key, by=by
         )
 
     async def send_event(
@@ -124,8 +123,9 @@ class Answers(Opened):
             IdempotencyConflict: `run_id` is that of an ended run, or one of another workflow than is to be started.
         """
         missing = None if start_if_missing is None else self._missing(start_if_missing)
+        scope = self._scope if run_id is not None and missing is None else self._home
         sending = self._open_session.sending
-        return await sending.send(name, payload, UNTENANTED, run_id=run_id, match=match, missing=missing)
+        return await sending.send(name, payload, scope, run_id=run_id, match=match, missing=missing)
 
     def _missing(self, wanted: Any) -> Missing:
         workflow, *given = wanted if isinstance(wanted, tuple) else (wanted,)
@@ -152,7 +152,7 @@ class Answers(Opened):
         """
         name = workflow.name if isinstance(workflow, Workflow) else workflow
         return await self._open_session.replying.pending_waits(
-            UNTENANTED, kind=kind, workflow=name, run_id=run_id, limit=limit
+            self._scope, kind=kind, workflow=name, run_id=run_id, limit=limit
         )
 
     async def _decide(
@@ -160,7 +160,7 @@ class Answers(Opened):
     ) -> None:
         kinds = ("approval",) if outcome == "approved" else ("approval", "question")
         await self._open_session.replying.decide(
-            token_or_run_id, kinds, outcome, data, UNTENANTED, key=key, by=by, reason=reason
+            token_or_run_id, kinds, outcome, data, self._scope, key=key, by=by, reason=reason
         )
 
     async def _decide_approvals(self, run: Mapping[str, Any], decide: OnApproval | None) -> None:
@@ -182,7 +182,7 @@ class Answers(Opened):
                 ("approval",),
                 decision.outcome,
                 decision.data,
-                UNTENANTED,
+                self._scope,
                 key=wait.key,
                 by=decision.by,
                 reason=decision.reason,

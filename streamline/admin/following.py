@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from streamline.admin.opened import Opened
+from streamline.bus import Bus
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.names import check_name, check_run_id
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.run import Event
 from streamline.engine.log.drivers import Handler, HandOver
 from streamline.engine.log.observing import observe
-from streamline.engine.log.subscribers import Beginning, check_position
+from streamline.engine.log.subscribers import Beginning, Subscribers, check_position, stored_name
 from streamline.engine.session import Session
 from streamline.errors import AlreadyRegistered, InvalidPolicy
 from streamline.features.subscriptions import PATIENT, Subscription, check_globs, matches
+from streamline.store import Scope
 from streamline.workflow import Workflow
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
@@ -30,17 +32,19 @@ class Subscriber:
     when the function returns, or the next one is asked for. ``(event.run_id, event.seq)`` tells a repeated one.
     """
 
-    def __init__(self, app: Following, subscription: Subscription, start: Beginning) -> None:
+    def __init__(self, app: Following, name: str, subscription: Subscription, start: Beginning, scope: Scope) -> None:
         self._app = app
+        self._name = name
         self._start: Beginning = start
+        self._scope = scope
         self._stored_in: Session | None = None
         self.subscription = subscription
         self.handler: Handler | None = None
 
     @property
     def name(self) -> str:
-        """Its name within the deployment."""
-        return self.subscription.name
+        """Its name, within its tenant where it has one."""
+        return self._name
 
     def __call__(self, handler: HandlerT) -> HandlerT:
         """Call `handler` with each event, in this process or another that declares the same; return it unchanged.
@@ -60,11 +64,11 @@ class Subscriber:
 
     async def position(self) -> int:
         """Return the position of the log up to which all events are handled, put aside or held back."""
-        return await (await self._stored()).subscribers.position(self.name)
+        return await (await self._records()).position(self.subscription.name)
 
     async def lag(self) -> int:
         """Return how many entries of the log are after that position, whether or not they are wanted."""
-        return await (await self._stored()).subscribers.lag(self.name)
+        return await (await self._records()).lag(self.subscription.name)
 
     async def replay(self, after: int | datetime | None = None) -> None:
         """Go on from another place of the log; what is held back is forgotten, dead letters stay.
@@ -76,28 +80,31 @@ class Subscriber:
         Raises:
             InvalidQuery, InvalidPolicy: It is none of these.
         """
-        await (await self._stored()).subscribers.replay(self.name, after)
+        await (await self._records()).replay(self.subscription.name, after)
 
     async def dead_letters(self, limit: int = 100) -> tuple[DeadLetter, ...]:
         """Return events that were put aside, the oldest first; `limit` is 1 to 1,000."""
-        return await (await self._stored()).subscribers.dead_letters(self.name, limit)
+        return await (await self._records()).dead_letters(self.subscription.name, limit)
 
     async def retry(self, letters: Sequence[DeadLetter | int] | None = None) -> int:
         """Let dead letters, or those at the given positions, be delivered once more; return how many there are.
 
         One that is delivered is removed; one that fails stays. They no longer keep the order of their runs.
         """
-        return await (await self._stored()).subscribers.retry(self.name, letters)
+        return await (await self._records()).retry(self.subscription.name, letters)
 
     async def discard(self, letters: Sequence[DeadLetter | int] | None = None) -> int:
         """Remove dead letters, or those at the given positions; return how many there were."""
-        return await (await self._stored()).subscribers.discard(self.name, letters)
+        return await (await self._records()).discard(self.subscription.name, letters)
 
     async def store(self, session: Session) -> None:
         """Store it where it is not, once for each opening of the app."""
         if self._stored_in is not session:
-            await session.subscribers.create(self.subscription, self._start)
+            await session.subscribers(self._scope).create(self.subscription, self._start)
             self._stored_in = session
+
+    async def _records(self) -> Subscribers:
+        return (await self._stored()).subscribers(self._scope)
 
     async def _stored(self) -> Session:
         session = self._app.opened()
@@ -119,8 +126,9 @@ class Subscriber:
 
 
 class Following(Opened):
-    """``subscriber``, ``remove_subscriber`` and ``events``."""
+    """``subscriber``, ``remove_subscriber``, ``events`` and ``on``."""
 
+    _bus: Bus
     _subscribers: dict[str, Subscriber]
 
     def subscriber(
@@ -140,7 +148,7 @@ class Following(Opened):
         least once, across restarts and whoever dies; events of one run come in order.
 
         Args:
-            name: Its name within the deployment; as a workflow's.
+            name: Its name within the deployment, or within the tenant; as a workflow's.
             on: Globs over event types, such as ``["run.*", "step.failed"]``.
             workflow: Only events of runs of this workflow, of any version.
             start: Where a new one begins: ``"now"``, or ``"beginning"`` for all that the log has.
@@ -156,15 +164,18 @@ class Following(Opened):
         if max_attempts is not None and retry is not None:
             raise InvalidPolicy("max_attempts, retry: give one of them", field="max_attempts")
         policy = replace(PATIENT, max_attempts=max_attempts) if max_attempts is not None else retry or PATIENT
-        subscription = Subscription(check_name(name, "name"), on, _name_of(workflow), policy, concurrency)
-        return Subscriber(self, subscription, start)
+        scope, key = self._scope, stored_name(check_name(name, "name"), self._scope)
+        tenants = None if scope.everything else frozenset({scope.tenant_id})
+        subscription = Subscription(key, on, _name_of(workflow), policy, concurrency, tenants)
+        return Subscriber(self, name, subscription, start, scope)
 
     async def remove_subscriber(self, name: str) -> None:
         """Remove a subscriber, its position and its dead letters; raise `SubscriberNotFound`.
 
         A process that declares it stores it again when it is opened the next time.
         """
-        await self._open_session.subscribers.remove(check_name(name, "name"))
+        scope = self._scope
+        await self._open_session.subscribers(scope).remove(stored_name(check_name(name, "name"), scope))
 
     def events(
         self,
@@ -191,8 +202,31 @@ class Following(Opened):
             check_name(name, "workflow")
         place = None if after is None else check_position(after)
         run = None if run_id is None else check_run_id(run_id)
-        runtime = self._open_session.runtime
-        return observe(runtime, lambda event: matches(event, globs, name), run, place)
+        runtime, scope = self._open_session.runtime, self._scope
+
+        def is_wanted(event: Event) -> bool:
+            return scope.admits_tenant(event.tenant_id) and matches(event, globs, name)
+
+        return observe(runtime, is_wanted, run, place)
+
+    def on(self, event: str, callback: Callable[[Event], Awaitable[None] | None]) -> Callable[[], None]:
+        """Call back with events of runs that this process writes, once they are stored.
+
+        Args:
+            event: A glob over event types, such as ``"run.*"`` or ``"step.failed"``.
+            callback: Plain or async; what it raises is logged and changes nothing.
+
+        Returns:
+            A function that ends it.
+        """
+        if not isinstance(event, str) or not callable(callback):
+            raise InvalidPolicy("on: a glob over event types, and a function of an event", field="event")
+        scope = self._scope
+
+        def tell(said: Event) -> Awaitable[None] | None:
+            return callback(said) if scope.admits_tenant(said.tenant_id) else None
+
+        return self._bus.on(event, tell)
 
     def opened(self) -> Session:
         """Return what exists while the app is open; raise `AppClosed` or `WrongLoop`."""
@@ -200,10 +234,11 @@ class Following(Opened):
 
     def take_handler(self, subscriber: Subscriber, handler: Handler) -> None:
         """Let a function handle a subscriber's events, from now on or from when the app is opened."""
-        if subscriber.name in self._subscribers:
+        key = subscriber.subscription.name
+        if key in self._subscribers:
             raise AlreadyRegistered(f"subscriber {subscriber.name!r} has a handler in this app", field="name")
         subscriber.handler = handler
-        self._subscribers[subscriber.name] = subscriber
+        self._subscribers[key] = subscriber
         if self._session is not None:
             self._drive(subscriber, self._session)
 

@@ -8,7 +8,6 @@ from streamline.admin.opened import Opened
 from streamline.domain.definition import StepReference
 from streamline.domain.names import check_name
 from streamline.handle import RunHandle
-from streamline.store import UNTENANTED
 from streamline.workflow import Workflow
 
 
@@ -17,7 +16,7 @@ class Operators(Opened):
 
     async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """End a run: its handler is cancelled, what it writes is refused; a finished run is left unchanged."""
-        await self._open_session.control.cancel(run_id, UNTENANTED, reason=reason, by=by)
+        await self._open_session.control.cancel(run_id, self._scope, reason=reason, by=by)
 
     async def retry(self, run_id: str) -> None:
         """Let a failed or cancelled run go on from the step where it stopped.
@@ -26,15 +25,15 @@ class Operators(Opened):
             IllegalTransition: The run has not ended, or has ended well.
             IdempotencyConflict: Another active run holds its idempotency key now.
         """
-        await self._open_session.control.retry(run_id, UNTENANTED)
+        await self._open_session.control.retry(run_id, self._scope)
 
     async def pause(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Hold a run: its present step finishes, the next does not begin; raise `AlreadyFinished` if it has ended."""
-        await self._open_session.control.pause(run_id, UNTENANTED, reason=reason, by=by)
+        await self._open_session.control.pause(run_id, self._scope, reason=reason, by=by)
 
     async def unpause(self, run_id: str) -> None:
         """Let a held run go on; raise `AlreadyFinished` where it has ended."""
-        await self._open_session.control.unpause(run_id, UNTENANTED)
+        await self._open_session.control.unpause(run_id, self._scope)
 
     async def pause_workflow(self, workflow: Workflow[Any, Any, Any] | str) -> None:
         """Hold up all runs of a workflow, in every process: steps at work finish, none begins; starts are kept.
@@ -61,7 +60,7 @@ class Operators(Opened):
             IllegalTransition: The run has not come to that step, or is being compensated.
             IdempotencyConflict: Another active run holds its idempotency key now.
         """
-        await self._open_session.control.rewind(run_id, _id_of(to_step), UNTENANTED, by=by)
+        await self._open_session.control.rewind(run_id, _id_of(to_step), self._scope, by=by)
 
     async def fork(
         self, run_id: str, from_step: StepReference[Any] | str, *, state: Any = None, new_run_id: str | None = None
@@ -78,7 +77,7 @@ class Operators(Opened):
             StepNotFound: The run has no such step.
             IllegalTransition: The run has not come to that step.
         """
-        started = await self._open_session.starter.fork(run_id, _id_of(from_step), state, new_run_id, UNTENANTED)
+        started = await self._open_session.starter.fork(run_id, _id_of(from_step), state, new_run_id, self._scope)
         return self._handle_of(started)
 
     async def pin_output(self, run_id: str, step: StepReference[Any] | str, version: int) -> None:
@@ -88,7 +87,7 @@ class Operators(Opened):
             StepOutputMissing: The step has no output of this version.
             IllegalTransition: The run is cancelled.
         """
-        await self._open_session.control.pin_output(run_id, _id_of(step), version, UNTENANTED)
+        await self._open_session.control.pin_output(run_id, _id_of(step), version, self._scope)
 
 
 def _id_of(step: StepReference[Any] | str) -> str:

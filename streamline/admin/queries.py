@@ -17,7 +17,7 @@ from streamline.engine.endings import OnAsking
 from streamline.engine.known_definitions import versions
 from streamline.errors import RunCancelled, RunFailed
 from streamline.paging import Page, RunOptions
-from streamline.store import UNTENANTED, statements
+from streamline.store import statements
 from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
 from streamline.workflow import Workflow
 
@@ -27,7 +27,7 @@ class Queries(Opened):
 
     async def get(self, run_id: str) -> Run:
         """Return the run as it is now; raise `RunNotFound`."""
-        return self._run_of(await self._open_session.runtime.read(run_id, UNTENANTED))
+        return self._run_of(await self._open_session.runtime.read(run_id, self._scope))
 
     async def runs(
         self,
@@ -62,7 +62,7 @@ class Queries(Opened):
         sort, size = sort_of(order), checked_limit(limit)
         if after is not None:
             query = {"$and": [query, behind(after, order)]}
-        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1), UNTENANTED)
+        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1), self._scope)
         following = cursor_of(found[size - 1]) if len(found) > size else None
         return Page(tuple(self._run_of(document) for document in found[:size]), following)
 
@@ -90,7 +90,7 @@ class Queries(Opened):
     ) -> dict[RunStatus, int]:
         """Return how many runs there are of each status that occurs; arguments as for `runs`."""
         query = self._query(workflow, status, tags, match, created_after, created_before)
-        found = await self._open_session.runtime.store.run(statements.count_runs(query), UNTENANTED)
+        found = await self._open_session.runtime.store.run(statements.count_runs(query), self._scope)
         return {each["_id"]: each["n"] for each in found}
 
     async def progress_of(self, run_id: str) -> Progress | None:
@@ -100,14 +100,14 @@ class Queries(Opened):
 
     async def versions(self) -> tuple[VersionInfo, ...]:
         """Return the versions of all workflows, and how many of their runs have not ended."""
-        return await versions(self._open_session.runtime, UNTENANTED)
+        return await versions(self._open_session.runtime, self._scope)
 
     async def stats(self) -> Stats:
         """Return how the deployment stands: runs by status, what is due, slots and lines, workers, paused workflows.
 
         Everything is counted from the runs; on a large database this is for operators and dashboards, not for a loop.
         """
-        return await stats(self._open_session.runtime, UNTENANTED)
+        return await stats(self._open_session.runtime, self._scope)
 
     async def result_of(self, run_id: str, timeout: Duration | None = None, on_asking: OnAsking | None = None) -> Any:
         """Return the output of a run once it is done; see `RunHandle.result`."""
@@ -128,11 +128,11 @@ class Queries(Opened):
 
     async def _ended(self, run_id: str, timeout: Duration | None, on_asking: OnAsking | None = None) -> dict[str, Any]:
         seconds = None if timeout is None else parse_duration(timeout, "timeout").total_seconds()
-        return await self._open_session.endings.wait(run_id, UNTENANTED, seconds, on_asking)
+        return await self._open_session.endings.wait(run_id, self._scope, seconds, on_asking)
 
     def events_of(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Iterate over the events of a run; see `RunHandle.events`."""
-        return self._open_session.endings.events(run_id, UNTENANTED, after)
+        return self._open_session.endings.events(run_id, self._scope, after)
 
     def _query(self, workflow: Workflow[Any, Any, Any] | str | None, *conditions: Any) -> dict[str, Any]:
         name = workflow.name if isinstance(workflow, Workflow) else workflow

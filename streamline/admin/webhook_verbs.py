@@ -14,7 +14,7 @@ from streamline.engine.outgoing.endpoint_book import EndpointBook
 from streamline.engine.session import Session
 from streamline.errors import InvalidPolicy, SubscriberNotFound
 from streamline.features.endpoints import CreatedWebhook, WebhookEndpoint, read_endpoint, with_secret
-from streamline.store import UNTENANTED
+from streamline.store import Scope
 from streamline.workflow import Workflow
 
 
@@ -32,8 +32,9 @@ class Webhooks:
     Every verb on an endpoint raises `WebhookNotFound` where there is none of that id.
     """
 
-    def __init__(self, session: Callable[[], Session]) -> None:
+    def __init__(self, session: Callable[[], Session], scope: Scope) -> None:
         self._session = session
+        self._scope = scope
 
     async def create(
         self,
@@ -66,16 +67,16 @@ class Webhooks:
         if not isinstance(enabled, bool):
             raise InvalidPolicy("enabled: True or False", field="enabled")
         wanted = {"url": url, "on": on, "workflow": _name_of(workflow), "headers": headers, "secret": secret}
-        record = await self._book.create(id, wanted, enabled, UNTENANTED)
+        record = await self._book.create(id, wanted, enabled, self._scope.single())
         return with_secret(read_endpoint(record), record["webhook"]["secrets"][0]["secret"])
 
     async def list(self) -> tuple[WebhookEndpoint, ...]:
         """Return all endpoints, by id."""
-        return tuple(read_endpoint(record) for record in await self._book.all(UNTENANTED))
+        return tuple(read_endpoint(record) for record in await self._book.all(self._scope))
 
     async def get(self, id: str) -> WebhookEndpoint:
         """Return an endpoint as it is now."""
-        return read_endpoint(await self._book.find(id, UNTENANTED))
+        return read_endpoint(await self._book.find(id, self._scope.single()))
 
     async def update(
         self,
@@ -89,17 +90,17 @@ class Webhooks:
         """Change what is named, for what is sent from now on; arguments and errors as for `create`."""
         named = {"url": url, "on": on, "workflow": _name_of(workflow), "headers": headers}
         wanted = {name: value for name, value in named.items() if not isinstance(value, _Unchanged)}
-        await self._book.update(id, wanted, UNTENANTED)
+        await self._book.update(id, wanted, self._scope.single())
         return await self.get(id)
 
     async def enable(self, id: str) -> WebhookEndpoint:
         """Go on where the endpoint stopped, and try at once what it has failed on; its failures are forgotten."""
-        await self._book.enable(id, UNTENANTED)
+        await self._book.enable(id, self._scope.single())
         return await self.get(id)
 
     async def disable(self, id: str, reason: str | None = None) -> WebhookEndpoint:
         """Send nothing more; the endpoint keeps its place in the log, as far as the log goes back."""
-        await self._book.disable(id, reason, UNTENANTED)
+        await self._book.disable(id, reason, self._scope.single())
         return await self.get(id)
 
     async def delete(self, id: str) -> None:
@@ -116,7 +117,7 @@ class Webhooks:
             secret: As for `create`.
             keep: For how long webhooks are signed with the former secret too, so that the receiver may change over.
         """
-        return await self._book.rotate(id, secret, parse_duration(keep, "keep"), UNTENANTED)
+        return await self._book.rotate(id, secret, parse_duration(keep, "keep"), self._scope.single())
 
     async def replay(self, id: str, after: int | datetime | None = None) -> None:
         """Send again, from a place in the log on; receivers know what they had by ``webhook-id``.
@@ -141,7 +142,7 @@ class Webhooks:
 
     async def _known(self, id: str) -> str:
         """Return the name of the subscriber that an endpoint is."""
-        return str((await self._book.find(id, UNTENANTED))["_id"])
+        return str((await self._book.find(id, self._scope.single()))["_id"])
 
     @property
     def _book(self) -> EndpointBook:
@@ -149,7 +150,7 @@ class Webhooks:
 
     @property
     def _subscribers(self) -> Subscribers:
-        return Subscribers(self._session().runtime)
+        return Subscribers(self._session().runtime, self._scope)
 
 
 def _name_of(workflow: Any) -> Any:

@@ -128,10 +128,10 @@ class Bus:
             if fnmatchcase(event.type, glob):
                 self._call(listener, event)
 
-    def publish(self, run_id: str, events: tuple[Document, ...]) -> None:
-        """Tell of events that have just been stored."""
+    def publish(self, run_id: str, events: tuple[Document, ...], tenant_id: str | None) -> None:
+        """Tell of events of a tenant's run that have just been stored."""
         for stored in events if self._listeners else ():
-            self.say(read_event(run_id, stored))
+            self.say(read_event(run_id, stored, tenant_id))
         if events:
             self.hint(STORED)
         _resolve(self._followers, run_id, None)

@@ -222,20 +222,19 @@ def read_run(document: Mapping[str, Any], definition: Definition | None) -> Run:
         ) from error
 
 
-def read_event(run_id: str, stored: Mapping[str, Any]) -> Event:
+def read_event(run_id: str, stored: Mapping[str, Any], tenant_id: str | None = None) -> Event:
     """Return the event that an entry of a run's ring holds."""
     known = ("seq", "type", "at", "step", "attempt")
     data = {name: value for name, value in stored.items() if name not in (*known, "mark")}
-    return Event(run_id, **{name: stored[name] for name in known if name in stored}, data=data)
+    return Event(run_id, **{name: stored[name] for name in known if name in stored}, data=data, tenant_id=tenant_id)
 
 
 def read_entry(entry: Mapping[str, Any]) -> Event:
     """Return the event that an entry of the log holds."""
     return replace(
-        read_event(entry["run_id"], entry["event"]),
+        read_event(entry["run_id"], entry["event"], entry["tenant_id"]),
         workflow=entry["workflow"],
         version=entry["version"],
-        tenant_id=entry["tenant_id"],
         position=entry["_id"],
     )
 

@@ -58,9 +58,10 @@ class Crew:
         """The runs that are driven."""
         return list(self._tasks.values())
 
-    def holds(self, run_id: str) -> bool:
-        """Return whether the run is driven here."""
-        return run_id in self._by_run
+    def held(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run that is driven here, as its driver knows it, or None."""
+        holding = self._by_run.get(run_id)
+        return None if holding is None else holding.run
 
     def lose(self, run_id: str, token: str) -> None:
         """Give up a run that somebody has ended, if it is still held under this lease."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from streamline.domain.run import Event, read_event
@@ -15,7 +15,7 @@ OnAsking = Callable[[dict[str, Any]], Awaitable[None]]
 
 _FIRST_LOOK, _LONGEST_LOOK, _GROWTH = 0.02, 1.0, 1.5
 _HELD_LOOK = 5.0
-_EVENTS = {"events": 1, "status": 1}
+_EVENTS = {"events": 1, "status": 1, "tenant_id": 1}
 
 
 class Endings:
@@ -23,10 +23,10 @@ class Endings:
 
     Args:
         runtime: The app's parts.
-        held: Whether this process drives the run, so that its end will be told here without a look.
+        held: Returns the run as this process drives it, so that its end will be told here without a look, or None.
     """
 
-    def __init__(self, runtime: Runtime, held: Callable[[str], bool]) -> None:
+    def __init__(self, runtime: Runtime, held: Callable[[str], Mapping[str, Any] | None]) -> None:
         self._runtime = runtime
         self._held = held
 
@@ -48,7 +48,7 @@ class Endings:
         deadline = None if timeout is None else self._runtime.clock.monotonic() + timeout
         pause = _FIRST_LOOK
         while True:
-            if not self._held(run_id):
+            if not self._drives(run_id, scope):
                 run = await self._runtime.read(run_id, scope)
                 if run["status"] in TERMINAL:
                     return run
@@ -57,11 +57,15 @@ class Endings:
             left = _LONGEST_LOOK if deadline is None else deadline - self._runtime.clock.monotonic()
             if left <= 0:
                 raise ResultTimeout(f"run {run_id} did not end within {timeout:g} s; it goes on", field="timeout")
-            longest = _HELD_LOOK if self._held(run_id) else pause
+            longest = _HELD_LOOK if self._drives(run_id, scope) else pause
             ended = await self._runtime.bus.end_of(run_id, longest if deadline is None else min(longest, left))
             if ended is not None and scope.admits(ended):
                 return dict(ended)
             pause = min(pause * _GROWTH, _LONGEST_LOOK)
+
+    def _drives(self, run_id: str, scope: Scope) -> bool:
+        run = self._held(run_id)
+        return run is not None and scope.admits(run)
 
     async def events(self, run_id: str, scope: Scope, after: int) -> AsyncIterator[Event]:
         """Yield the run's events with a number above `after`, as they come, until it has ended."""
@@ -75,7 +79,7 @@ class Endings:
                 async for event in self._from_log(run_id, after, fresh[0]["seq"]):
                     yield event
             for stored in fresh:
-                yield read_event(run_id, stored)
+                yield read_event(run_id, stored, run.get("tenant_id"))
             if run["status"] in TERMINAL:
                 return
             after, pause = (fresh[-1]["seq"], _FIRST_LOOK) if fresh else (after, min(pause * _GROWTH, _LONGEST_LOOK))
@@ -87,5 +91,5 @@ class Endings:
             for entry in found:
                 if entry["seq"] >= before:
                     return
-                yield read_event(run_id, entry["event"])
+                yield read_event(run_id, entry["event"], entry["tenant_id"])
             after = found[-1]["seq"]

@@ -75,6 +75,8 @@ class Runtime:
 
     async def commit(self, run: dict[str, Any], change: Change, scope: Scope = EVERYTHING) -> bool:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
+        if scope.everything and (tenant_id := run.get("tenant_id")) is not None:
+            scope = Scope(tenant_id)  # whoever decides it, a run is only written as its tenant's
         change = self.owing(run, change)
         change = await self.outbox.mark(run, change)
         statement = statements.advance_run(run["_id"], change, self.store.new_mark())
@@ -93,7 +95,7 @@ class Runtime:
         """Bring `run` up to date with a change that took effect, and tell the bus."""
         freed = run.get("slot_key") if "slot" in run and "slot" in change.drop else None
         carry_out(run, change)
-        self.bus.publish(run["_id"], change.events)
+        self.bus.publish(run["_id"], change.events, run.get("tenant_id"))
         if freed is not None:
             self.freed(freed)
         if "owes_at" in change.put:

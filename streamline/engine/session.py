@@ -40,6 +40,7 @@ from streamline.settings import Settings, Worker
 from streamline.store import (
     CALIBRATE_SECONDS,
     INDEXES,
+    Scope,
     Store,
     WakeChannel,
     calibrate,
@@ -66,8 +67,7 @@ class Session:
         self.closer = Closer(runtime, period)
         self.delivery = Delivery(runtime, self.control, self.starter, period)
         self.sending = Sending(runtime, self.control, self.starter, self.delivery)
-        self.endings = Endings(runtime, worker.crew.holds if worker else lambda _: False)
-        self.subscribers = Subscribers(runtime)
+        self.endings = Endings(runtime, worker.crew.held if worker else lambda _: None)
         self.drivers = Drivers(runtime)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
@@ -124,6 +124,10 @@ class Session:
             session.worker.start()
             session.keep_to_schedules(session.worker.settings)
         return session
+
+    def subscribers(self, scope: Scope) -> Subscribers:
+        """Return the records of the subscribers in scope."""
+        return Subscribers(self.runtime, scope)
 
     @staticmethod
     def checked(session: Session | None) -> Session:

@@ -42,7 +42,7 @@ async def spawn(
     outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))
     for insert, outcome in zip(inserts, outcomes, strict=True):
         if outcome == "inserted":
-            runtime.bus.publish(insert.run_id, tuple(insert.document["events"]))
+            runtime.bus.publish(insert.run_id, tuple(insert.document["events"]), insert.document["tenant_id"])
     for route in {order.definition.route for order in orders}:
         runtime.announce(route, runtime.clock.now())
     for slot_key in {run["slot_key"] for run in newborns if "queued_at" in run}:

@@ -154,10 +154,16 @@ class Timetable:
         try:
             begun = await self._starter.start_scheduled(definition, value, document["name"], at, options, scope)
         except IdempotencyConflict as conflict:
-            if conflict.field != "run_id":
+            if conflict.field != "run_id" or not await self._is_there(run_id, document, at):
                 raise
             return run_id
         return begun.run_id
+
+    async def _is_there(self, run_id: str, document: Mapping[str, Any], at: datetime) -> bool:
+        """Return whether the run of this id is the occurrence's, and not one that somebody has given the same id."""
+        scope, seen = Scope(document["tenant_id"]), {"schedule_id": 1, "scheduled_at": 1}
+        found = await self._runtime.store.run(statements.find_run(run_id, seen), scope)
+        return bool(found) and (found[0].get("schedule_id"), found[0].get("scheduled_at")) == (document["name"], at)
 
     async def _is_busy(self, document: Mapping[str, Any]) -> bool:
         if document["last_run_id"] is None or document["overlap"] in ("allow", "cancel_running"):

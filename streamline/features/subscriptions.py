@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,8 +12,6 @@ from streamline.domain.names import KEY_MAX, check_name
 from streamline.domain.policies import RetryPolicy, check_attempts
 from streamline.domain.run import Event
 from streamline.errors import InvalidKey, InvalidPolicy, StreamlineError
-
-Wanted = Callable[[Event], bool]
 
 GLOBS_MAX = 100
 CONCURRENCY_MAX = 1000
@@ -31,7 +29,7 @@ class Subscription:
         workflow: Only events of runs of this workflow.
         retry: When an event that could not be delivered is tried again, and when it is put aside.
         concurrency: Events of different runs that are delivered at once; 1 to 1,000.
-        wanted: A further condition; it must not wait, and what it raises counts as a failed delivery.
+        tenants: Only events of runs of these tenants, where None stands for runs of no tenant; default all.
 
     Raises:
         InvalidName, InvalidKey, InvalidPolicy: A value is not of the allowed form; names the field.
@@ -42,7 +40,7 @@ class Subscription:
     workflow: str | None = None
     retry: RetryPolicy = PATIENT
     concurrency: int = 10
-    wanted: Wanted | None = None
+    tenants: frozenset[str | None] | None = None
     globs: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -56,8 +54,9 @@ class Subscription:
             raise InvalidPolicy(f"concurrency: a whole number from 1 to {CONCURRENCY_MAX:,}", field="concurrency")
 
     def wants(self, event: Event) -> bool:
-        """Return whether the event is to be delivered, as far as type and workflow decide."""
-        return matches(event, self.globs, self.workflow)
+        """Return whether the event is to be delivered."""
+        is_of_tenants = self.tenants is None or event.tenant_id in self.tenants
+        return is_of_tenants and matches(event, self.globs, self.workflow)
 
     def record(self) -> dict[str, Any]:
         """Return what is stored of it, for whoever looks."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from streamline.domain.definition import Definition
 from streamline.domain.reactions import OnCompletion, OnEvent, matches
+from streamline.domain.versions import order_of
 
 Known = Mapping[str, Mapping[str, Any]]
 
@@ -25,12 +25,6 @@ def is_to_be_announced(wanted: Mapping[str, Any], known: Mapping[str, Any] | Non
     if known is None:
         return bool(wanted["events"] or wanted["completions"])
     return wanted != known and order_of(wanted["version"]) >= order_of(known["version"])
-
-
-def order_of(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Return what versions are compared by: their numbers as numbers, and words before numbers."""
-    parts = re.findall(r"[0-9]+|[A-Za-z]+", version)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
 
 
 def started_by_event(known: Known, name: str, payload: Any) -> list[str]:

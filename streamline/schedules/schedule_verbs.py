@@ -311,7 +311,7 @@ class Schedules:
         return encoded.value
 
     def _key(self, id: object) -> str:
-        name, tenant_id = check_schedule_id(id), self._scope.tenant_id
+        name, tenant_id = check_schedule_id(id), self._scope.single().tenant_id
         return name if tenant_id is None else f"{tenant_id}/{name}"
 
     def _now(self) -> datetime:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from streamline.errors import TenantRequired
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -28,7 +30,17 @@ class Scope:
 
     def admits(self, document: Mapping[str, Any]) -> bool:
         """Return whether a document is in scope."""
-        return self.everything or document.get("tenant_id") == self.tenant_id
+        return self.admits_tenant(document.get("tenant_id"))
+
+    def admits_tenant(self, tenant_id: str | None) -> bool:
+        """Return whether what belongs to a tenant, or to none, is in scope."""
+        return self.everything or tenant_id == self.tenant_id
+
+    def single(self) -> Scope:
+        """Return itself where it is of one tenant, or of none; raise `TenantRequired` where it is of all."""
+        if self.everything:
+            raise TenantRequired("of which tenant? use app.tenant(...)", field="tenant")
+        return self
 
 
 EVERYTHING = Scope(everything=True)

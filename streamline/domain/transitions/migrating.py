@@ -85,7 +85,7 @@ def _standing(run: Document, carried: Carried) -> int:
     new_ids = {old: new for new, old in carried.renamed.items()}
     at_work = [run["steps"][k] for k in members(run, run["cursor"]) if run["steps"][k]["status"] not in ENDED]
     for step in at_work or [run["steps"][run["cursor"]]]:
-        new_id = new_ids.get(step["id"], step["id"])
+        new_id: str = new_ids.get(step["id"], step["id"])
         if new_id in carried.definition.index:
             return index_of(new_steps, new_id)
     old_id = run["steps"][run["cursor"]]["id"]
@@ -130,6 +130,7 @@ def _looked_at(run: Document, steps: list[dict[str, Any]], now: datetime, *, ane
         put |= waiting_fields(run, open_waits)
     if run["status"] == "running":
         put["status"] = "waiting"
-    if "lease" in run or anew:
+    # What is in line, or put off, has begun no step, and is not to begin one sooner.
+    if "lease" in run or (anew and run["status"] != "draft"):
         put["paused.due_at" if run.get("paused") else "due_at"] = now
     return put

@@ -50,6 +50,7 @@ class DeadLetters:
         letter = {
             "_id": f"{self._name}/{event.position}",
             "of": self._name,
+            "tenant_id": event.tenant_id,
             "position": event.position,
             "entry": entry_of(event),
             "attempts": attempts,

@@ -207,8 +207,7 @@ class Delivering:
 
     async def _guarded(self, event: Event) -> BaseException | None:
         try:
-            if self._subscription.wanted is None or self._subscription.wanted(event):
-                await self._deliver(event)
+            await self._deliver(event)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the delivery's failure
             return error
         return None

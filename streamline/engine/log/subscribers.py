@@ -12,16 +12,17 @@ from streamline.engine.log.subscriber_driver import HINT
 from streamline.engine.runtime import Runtime
 from streamline.errors import InvalidQuery, SubscriberNotFound
 from streamline.features.subscriptions import Subscription
-from streamline.store import statements
+from streamline.store import Scope, statements
 
 Beginning = Literal["now", "beginning"]
 
 
 class Subscribers:
-    """What is stored of subscribers."""
+    """What is stored of subscribers; each name is one that `stored_name` has made for the same scope."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, scope: Scope) -> None:
         self._runtime = runtime
+        self._scope = scope
         self._log = runtime.outbox.log
 
     async def create(
@@ -37,25 +38,25 @@ class Subscribers:
         await self._runtime.outbox.switch_on()
         position = 0 if start == "beginning" else await self._log.tail()
         record = {"_id": subscription.name, **subscription.record(), "position": position, "held": [], "saves": 0}
-        record |= {"created_at": self._runtime.clock.now(), **(more or {})}
+        record |= {"tenant_id": self._scope.tenant_id, "created_at": self._runtime.clock.now(), **(more or {})}
         known = await self._runtime.store.run(statements.insert_meta(record, "subscribers"))
         if known and any(known[0].get(name) != value for name, value in subscription.record().items()):
             changed = statements.change_meta(subscription.name, subscription.record(), (), "subscribers")
-            await self._runtime.store.run(changed)
+            await self._runtime.store.run(changed, self._scope)
         self._runtime.hint(HINT)
         return known[0] if known else record
 
     async def find(self, name: str) -> dict[str, Any]:
         """Return the record of a subscriber; raise `SubscriberNotFound`."""
-        found = await self._runtime.store.run(statements.find_meta(name, "subscribers"))
+        found = await self._runtime.store.run(statements.find_meta(name, "subscribers"), self._scope)
         if not found:
             raise SubscriberNotFound(f"no subscriber {name!r:.100}", field="name")
         return found[0]
 
     async def remove(self, name: str) -> None:
         """Remove a subscriber and its dead letters; raise `SubscriberNotFound`."""
-        removed = await self._runtime.store.run(statements.remove_subscriber(name))
-        await self._runtime.store.run(statements.discard_dead(name))
+        removed = await self._runtime.store.run(statements.remove_subscriber(name), self._scope)
+        await self._runtime.store.run(statements.discard_dead(name), self._scope)
         self._runtime.hint(HINT)
         if not removed:
             raise SubscriberNotFound(f"no subscriber {name!r:.100}", field="name")
@@ -74,7 +75,7 @@ class Subscribers:
         position = await self._position_of(after)
         # Without its lease, whoever drives it can store nothing more, and begins again.
         change = statements.change_meta(name, {"position": position, "held": []}, ("lease",), "subscribers")
-        if not await self._runtime.store.run(change):
+        if not await self._runtime.store.run(change, self._scope):
             raise SubscriberNotFound(f"no subscriber {name!r:.100}", field="name")
         self._runtime.hint(HINT)
 
@@ -83,18 +84,18 @@ class Subscribers:
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidQuery("limit: a whole number from 1 to 1000", field="limit")
         await self.find(name)
-        found = await self._runtime.store.run(statements.find_dead(name, limit))
+        found = await self._runtime.store.run(statements.find_dead(name, limit), self._scope)
         return tuple(read_letter(letter) for letter in found)
 
     async def retry(self, name: str, letters: Sequence[DeadLetter | int] | None) -> int:
         """Let dead letters be delivered again; return how many there are."""
-        count = await self._runtime.store.run(statements.retry_dead(name, _positions(letters)))
+        count = await self._runtime.store.run(statements.retry_dead(name, _positions(letters)), self._scope)
         self._runtime.hint(HINT)
         return count
 
     async def discard(self, name: str, letters: Sequence[DeadLetter | int] | None) -> int:
         """Remove dead letters; return how many there were."""
-        return await self._runtime.store.run(statements.discard_dead(name, _positions(letters)))
+        return await self._runtime.store.run(statements.discard_dead(name, _positions(letters)), self._scope)
 
     async def _position_of(self, after: int | datetime | None) -> int:
         if after is None:
@@ -102,6 +103,13 @@ class Subscribers:
         if isinstance(after, datetime):
             return await self._log.before(check_instant(after, "after"))
         return min(check_position(after), await self._log.tail())
+
+
+def stored_name(name: str, scope: Scope) -> str:
+    """Return the name under which a subscriber is stored: no two scopes share one, because names have no / and no :."""
+    if scope.everything:
+        return f"all:{name}"
+    return name if scope.tenant_id is None else f"{scope.tenant_id}/{name}"
 
 
 def check_position(after: object) -> int:

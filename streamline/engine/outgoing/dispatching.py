@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from streamline.domain.run import Event
 from streamline.engine.log.subscriber_driver import HINT as RELEASED
 from streamline.engine.log.subscriber_driver import SubscriberDriver
 from streamline.engine.outgoing.endpoint_book import HINT, can_post
@@ -106,17 +105,12 @@ class Dispatching:
     def _serve(self, name: str, stored: Mapping[str, Any]) -> None:
         from streamline.engine.outgoing.courier import Courier  # noqa: PLC0415 - needs an extra, here only
 
-        tenant_id = stored.get("tenant_id")
-
-        def is_of_tenant(event: Event) -> bool:
-            return event.tenant_id == tenant_id
-
         subscription = Subscription(
             name,
             on=stored["on"],
             workflow=stored.get("workflow"),
             retry=self._runtime.settings.webhook_retry,
-            wanted=is_of_tenant,
+            tenants=frozenset({stored.get("tenant_id")}),
         )
         courier = Courier(self._runtime, stored)
         driver = SubscriberDriver(self._runtime, subscription, courier.deliver)

@@ -53,7 +53,16 @@ def stream(attempt: Surroundings, frame: Any) -> None:
     if attempt.flags.cancelled or attempt.flags.closed:
         return
     run, now, said = attempt.holding.run, attempt.clock.now(), {"frame": frame, "n": next(_FRAMES)}
-    event = Event(run["_id"], run["event_seq"], "step.stream", now, attempt.step.id, attempt.number, said)
+    event = Event(
+        run["_id"],
+        run["event_seq"],
+        "step.stream",
+        now,
+        attempt.step.id,
+        attempt.number,
+        said,
+        tenant_id=run.get("tenant_id"),
+    )
     attempt.say(event)
 
 

@@ -229,7 +229,7 @@ class Starter:
     def _follow_newborns(self, runs: Sequence[dict[str, Any]]) -> None:
         """Tell of runs that were stored."""
         for run in runs:
-            self._runtime.bus.publish(run["_id"], tuple(run["events"]))
+            self._runtime.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
         for route in {run["route"] for run in runs}:
             dues = [run["due_at"] for run in runs if run["route"] == route and "due_at" in run]
             self._runtime.announce(route, min(dues, default=None))
