@@ -108,7 +108,7 @@ class Store:
         if isinstance(statement, Insert):
             return await self.submit(statement, scope)
         if isinstance(statement, Keep):
-            return await self.sheltered(lambda: self._keep(statement))
+            return await self._keep_within(statement, scope)
         if isinstance(statement, Extend):
             return await self.sheltered(lambda: self._extend(statement))
         if isinstance(statement, WriteEach):
@@ -118,6 +118,11 @@ class Store:
         if isinstance(confined, Write):
             return await self._updates.carry(confined)
         return await self.sheltered(lambda: self._send(confined))
+
+    async def _keep_within(self, statement: Keep, scope: Scope) -> list[Document]:
+        admitted = scope.everything or all(scope.admits(document) for document in statement.documents)
+        assert admitted, "what is kept is kept within its tenant's scope"
+        return [each for each in await self.sheltered(lambda: self._keep(statement)) if scope.admits(each)]
 
     def submit(self, statement: Insert, scope: Scope = EVERYTHING) -> asyncio.Future[Inserted]:
         """Hand in an insert and return its answer to come, for callers that must learn of it even when cancelled."""

@@ -36,6 +36,7 @@ OTHER = definition_of("other")
 KIN = definition_of("kin")
 EACH = 12  # runs of a kind and tenant
 ALL = 24 * EACH  # runs of a tenant
+ACTIVE_RUNS = 92  # of a tenant
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "count_failure": [Case(statements.count_failure(enabled, "no", NOW), "_id")],
         "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
         "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
+        "count_routes": [Case(statements.count_routes(), "runs_page", ACTIVE_RUNS, ALL)],
         "count_runs": [
             Case(statements.count_runs({}), "runs_page", ALL, ALL),
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
@@ -286,6 +288,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(events_of("name2", heard=[f"event{i}-{tenant}" for i in range(6)]), "inbox_name", EACH - 2),
         ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
+        "find_definitions": [Case(statements.find_definitions(), "_id", 2)],
         "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
         "find_due_schedules": [Case(statements.find_due_schedules(["flow", "kin"], NOW, 5), "schedules_due", 5)],
         "find_gate": [Case(statements.find_gate("gate"), "_id")],
@@ -334,6 +337,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         ],
         "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
         "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
+        "find_route": [
+            Case(statements.find_route("kin@1.0.0", f"wait4-{tenant}", 50), "_id", 5, 2 * ALL),
+            Case(statements.find_route(LATER.route, "", 50), "_id", 0, 2 * ALL),
+        ],
         "find_run": [
             Case(statements.find_run(run["_id"]), "_id"),
             Case(statements.find_run(run["_id"], {"status": 1}), "_id"),
@@ -352,6 +359,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         ],
         "find_webhooks": [Case(statements.find_webhooks(), "subscribers_webhooks", 2 * EACH)],
         "find_winner": [Case(statements.find_winner(tenant, "flow", "k7"), "runs_active_key")],
+        "find_workers": [Case(statements.find_workers(NOW), "_id")],
+        "insert_definition": [Case(statements.insert_definition({"_id": FLOW.route, "steps": []}), "_id")],
         "insert_gate": [Case(statements.insert_gate({"_id": "gate", "rev": 1}), "_id")],
         "insert_event": [Case(statements.insert_event(events(tenant)[0]), "_id")],
         "insert_memo": [Case(statements.insert_memo([memo[0], memo[1] | {"_id": "new"}]), "_id")],
@@ -366,6 +375,11 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.note_logged([{"run_id": run["_id"], "seq": 1, "rev": 9, "put": {}}]), "_id", 0),
         ],
         "note_relayed": [Case(statements.note_relayed([{"run_id": run_id, "seq": 2} for run_id in due]), "_id", 2)],
+        "put_definition": [Case(statements.put_definition(FLOW.route, {"steps": []}), "_id")],
+        "put_worker": [
+            Case(statements.put_worker("there", {"seen_at": NOW}), "_id"),
+            Case(statements.put_worker("new", {"seen_at": NOW}), "_id"),
+        ],
         "release_lease": [Case(statements.release_lease(sub, f"token-{tenant}", "subscribers"), "_id")],
         "remove_log": [Case(statements.remove_log(10), "_id", 10)],
         "remove_memo": [
@@ -402,6 +416,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.settle_trigger(f"event0-{tenant}", "other", {"code": "c"}, reached=0), "_id", 0),
         ],
         "remove_schedule": [Case(statements.remove_schedule(f"daily2-{tenant}"), "_id")],
+        "remove_worker": [Case(statements.remove_worker("there"), "_id")],
     }
 
 
@@ -420,6 +435,9 @@ async def filled(store: Store, runs: Any) -> Store:
         await runs.database["streamline.inbox"].insert_many(events(tenant))
         await runs.database["streamline.schedules"].insert_many(schedules(tenant))
     await runs.database["streamline.gates"].insert_one({"_id": "gate", "rev": 3})
+    await runs.database["streamline.definitions"].insert_many([{"_id": FLOW.route}, {"_id": LATER.route}])
+    seen = [{"_id": "there", "seen_at": NOW}, {"_id": "dead", "seen_at": NOW - timedelta(minutes=1)}]
+    await runs.database["streamline.workers"].insert_many(seen)
     await runs.database["streamline.meta"].insert_many([{"_id": "secret", "value": "v"}, {"_id": "more"}])
     return store
 
@@ -463,11 +481,13 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
 WITHIN_A_TENANT = (
-    "advance_run", "count_runs", "count_workflows", "find_addressed", "find_events", "find_fitting", "find_hook",
-    "find_listeners", "find_page", "find_run", "find_waiting", "find_winner", "settle_event", "settle_trigger",
-    "advance_run", "count_runs", "count_workflows", "find_hook", "find_page", "find_run", "find_schedules",
-    "find_waiting", "find_winner",
+    "advance_run", "count_routes", "count_runs", "count_workflows", "disable_webhook", "enable_webhook",
+    "find_addressed", "find_events", "find_fitting", "find_hook", "find_listeners", "find_page", "find_run",
+    "find_schedules", "find_waiting", "find_winner", "remove_schedule", "rotate_secret", "settle_event",
+    "settle_trigger",
 )  # fmt: skip
+
+PAGES = ("find_page", "find_route")  # the other tenant's run in them is but a place in an order
 
 
 @pytest.mark.parametrize(("name", "i"), EXPLAINED)
@@ -491,12 +511,37 @@ async def test_a_statement_is_about_its_own_tenants_runs(filled: Store, runs: An
 @pytest.mark.parametrize(("name", "i"), [(name, i) for name, i in EXPLAINED if name not in BESIDE])
 async def test_a_statement_does_not_reach_another_tenants_runs(filled: Store, runs: Any, name: str, i: int) -> None:
     theirs = cases("theirs")[name][i].statement
-    names_their_runs = isinstance(theirs, Write | WriteMany) or (name != "find_page" and "theirs" in str(theirs.filter))
+    names_their_runs = isinstance(theirs, Write | WriteMany) or (name not in PAGES and "theirs" in str(theirs.filter))
     before = [document async for document in runs.find({}).sort("_id")]
     for scope in (Scope("ours"), Scope(None), Scope("")):
         if names_their_runs or scope.tenant_id != "ours":
             assert await size_of(filled, theirs, scope) == 0
     assert [document async for document in runs.find({}).sort("_id")] == before
+
+
+async def theirs_in(database: Any) -> dict[str, list[Any]]:
+    """All that is the other tenant's, by collection."""
+    found = {}
+    for name in INDEXES:
+        documents = [each async for each in database[f"streamline.{name}"].find({}).sort("_id")]
+        found[name] = [each for each in documents if "theirs" in str(each)]
+    return found
+
+
+async def test_no_statement_within_a_tenant_shows_or_changes_what_is_anothers(filled: Store, database: Any) -> None:
+    before = await theirs_in(database)
+    assert sum(map(len, before.values())) > ALL
+    shown = []
+    for name, i in NUMBERED:
+        try:
+            answer = await filled.run(cases("theirs")[name][i].statement, Scope("ours"))
+        except AssertionError as refused:
+            answer = [str(refused)]
+        shown += [(name, i)] if "theirs" in str(answer) else []
+        if i == 0 and not name.startswith(("count_", "find_")):
+            assert await theirs_in(database) == before, name
+    assert not shown
+    assert await theirs_in(database) == before
 
 
 async def test_a_run_is_only_inserted_within_its_tenants_scope(store: Store, runs: Any) -> None:

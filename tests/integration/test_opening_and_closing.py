@@ -101,7 +101,9 @@ async def test_another_prefix_means_other_runs(make_app: Any, database: Any) -> 
         await app.run(wf, 1, timeout="20s")
         assert app.prefix == "other"
     assert await database["other.runs"].count_documents({}) == 1
-    beside = ("gates", "inbox", "log", "memo", "meta", "schedules", "subscribers", "wakes")
+    beside = (
+        "definitions", "gates", "inbox", "log", "memo", "meta", "schedules", "subscribers", "wakes", "workers",
+    )  # fmt: skip
     ours = {f"other.{name}" for name in ("runs", *beside)}
     assert set(await database.list_collection_names()) <= ours
 

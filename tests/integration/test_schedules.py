@@ -101,7 +101,12 @@ class TestOccurrences:
         async with make_app(prompt, worker=Worker(poll_interval="60s")) as app:
             await app.schedules.create("often", prompt, every="1s", count=3)
             await eventually(lambda: len(late) == 3)
-            ended = await app.schedules.get("often")
+
+            async def over() -> Any:
+                found = await app.schedules.get("often")
+                return found if found.ended else None
+
+            ended = await eventually(over)
         assert all(0 <= seconds < 1 for seconds in late)
         assert (ended.ended, ended.next_at, ended.occurrences) == (True, None, 3)
 

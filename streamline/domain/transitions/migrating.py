@@ -85,7 +85,7 @@ def _standing(run: Document, carried: Carried) -> int:
     new_ids = {old: new for new, old in carried.renamed.items()}
     at_work = [run["steps"][k] for k in members(run, run["cursor"]) if run["steps"][k]["status"] not in ENDED]
     for step in at_work or [run["steps"][run["cursor"]]]:
-        new_id: str = new_ids.get(step["id"], step["id"])
+        new_id = new_ids.get(str(step["id"]), str(step["id"]))
         if new_id in carried.definition.index:
             return index_of(new_steps, new_id)
     old_id = run["steps"][run["cursor"]]["id"]
