@@ -41,14 +41,21 @@ class Operators(Opened):
         It reaches the other processes within milliseconds, and within five seconds where a wake was lost. It holds
         for all versions, and until `unpause_workflow`, also over restarts. Limits in time go on.
 
+        It holds for the runs of all tenants: where tenants are required it is for ``app.all_tenants()``.
+
         Raises:
             InvalidName: No workflow can have this name.
         """
-        await self._open_session.hold_up(_name_of(workflow))
+        await self._open_session.hold_up(self._held_up(workflow))
 
     async def unpause_workflow(self, workflow: Workflow[Any, Any, Any] | str) -> None:
         """Let the runs of a workflow go on; what fell due meanwhile is due at once."""
-        await self._open_session.let_go_on(_name_of(workflow))
+        await self._open_session.let_go_on(self._held_up(workflow))
+
+    def _held_up(self, workflow: Workflow[Any, Any, Any] | str) -> str:
+        """Return the name of a workflow; raise `TenantRequired` where it has to be said whose runs are meant."""
+        _, name = self._scope, _name_of(workflow)
+        return name
 
     async def rewind(self, run_id: str, to_step: StepReference[Any] | str, *, by: str | None = None) -> None:
         """Do a run again from a step on, in place; the steps before it keep their outputs.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pymongo import MongoClient
 
 from streamline import Streamline, Worker, Workflow
+from tests.integration.one_tenant import OneTenant
 
 # Every app holds a thread of Motor's for as long as it listens, and for a moment after it was closed.
 os.environ.setdefault("MOTOR_MAX_WORKERS", "64")
@@ -31,10 +32,19 @@ def busy_removal(mongo_uri: str) -> Iterator[None]:
 
 @pytest.fixture
 def make_app(database: Any) -> Maker:
-    """Make apps over the test's database; enter them with `async with`."""
+    """Make apps over the test's database; enter them with `async with`.
+
+    With STREAMLINE_TEST_TENANCY=strict they require tenants, and are bound to one.
+    """
+    mode = os.environ.get("STREAMLINE_TEST_TENANCY", "none")
+    assert mode in {"none", "strict"}, f"STREAMLINE_TEST_TENANCY={mode}"
 
     def make(*workflows: Workflow[Any, Any, Any], **options: Any) -> Streamline:
-        return Streamline(database, workflows=workflows, **{"worker": QUICK, **options})
+        is_bound = mode == "strict" and "tenancy" not in options
+        made: Any = (OneTenant if is_bound else Streamline)(
+            database, workflows=workflows, **{"worker": QUICK, **options}
+        )
+        return cast(Streamline, made)
 
     return make
 
