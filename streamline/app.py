@@ -85,9 +85,16 @@ class Streamline(Verbs):
         return cls(EmbeddedServer(path), **options)
 
     def register(self, workflow: Workflow[Any, Any, Any]) -> None:
-        """Serve a workflow; raise `AlreadyRegistered` where another one has its name and version."""
+        """Serve a workflow.
+
+        Raises:
+            AlreadyRegistered: Another one has its name and version.
+            VersionMismatch: The app is open, and the deployment knows this version with other steps.
+        """
         if not isinstance(workflow, Workflow):
             raise DefinitionError("workflows: Workflow objects", field="workflows")
+        if self._session is not None:
+            self._session.keep_definition(workflow.definition)
         self._registry.register(workflow.definition)
         self._bus.hint(SCHEDULES)  # some may be waiting for whoever serves it
 

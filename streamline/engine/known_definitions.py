@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from streamline.clock import Clock
 from streamline.domain.definition import Definition
 from streamline.domain.versions import VersionInfo, order_of, signature_of
 from streamline.engine.presence import living, served_by
-from streamline.engine.registry import Registry
 from streamline.engine.runtime import Runtime
 from streamline.errors import VersionMismatch
 from streamline.store import EVERYTHING, Scope, Store, statements
@@ -16,30 +17,48 @@ from streamline.store import EVERYTHING, Scope, Store, statements
 logger = logging.getLogger("streamline.engine")
 
 
-async def check_definitions(store: Store, registry: Registry, now: Any, *, lenient: bool) -> None:
-    """Keep the definitions that are new, and hold the others to what they were.
+class KnownDefinitions:
+    """Keeps the definitions that are new, and holds the others to what they were.
 
     Args:
         store: Where they are kept.
-        registry: The definitions that this process serves.
-        now: The present instant.
+        clock: The time.
         lenient: Whether a definition may change under its version, for development.
-
-    Raises:
-        VersionMismatch: A definition has other steps than the one that was first registered under its version.
     """
-    found = await store.run(statements.find_definitions())
-    known = {each["_id"]: each for each in found}
-    for definition in registry.served:
-        if (stored := known.get(definition.route)) is None:
-            kept = await store.run(statements.insert_definition(_document(definition, now)))
-            stored = kept[0] if kept else None
-        if stored is None or stored["steps"] == signature_of(definition):
-            continue
-        if not lenient:
+
+    def __init__(self, store: Store, clock: Clock, *, lenient: bool) -> None:
+        self._store = store
+        self._clock = clock
+        self._lenient = lenient
+        self._known: dict[str, Mapping[str, Any]] = {}
+
+    async def load(self) -> None:
+        """Learn what is kept."""
+        found = await self._store.run(statements.find_definitions())
+        self._known.update({each["_id"]: each for each in found})
+
+    def check(self, definition: Definition) -> None:
+        """Raise `VersionMismatch` where a definition has other steps than the one first known under its version."""
+        stored = self._known.get(definition.route)
+        if stored is not None and not self._lenient and stored["steps"] != signature_of(definition):
             raise _changed(definition, stored)
+
+    async def keep(self, definitions: Iterable[Definition]) -> None:
+        """Keep those that are new; raise `VersionMismatch` as `check` does."""
+        for definition in definitions:
+            if definition.route not in self._known:
+                fresh = _document(definition, self._clock.now())
+                there = await self._store.run(statements.insert_definition(fresh))
+                self._known[definition.route] = there[0] if there else fresh
+            self.check(definition)
+            if self._known[definition.route]["steps"] != signature_of(definition):
+                await self._change(definition)
+
+    async def _change(self, definition: Definition) -> None:
         logger.warning("%s has other steps than before; runs under way may not fit them", definition.route)
-        await store.run(statements.put_definition(definition.route, {"steps": signature_of(definition)}))
+        put = {"steps": signature_of(definition)}
+        await self._store.run(statements.put_definition(definition.route, put))
+        self._known[definition.route] = {**self._known[definition.route], **put}
 
 
 async def versions(runtime: Runtime, scope: Scope) -> tuple[VersionInfo, ...]:
@@ -72,7 +91,7 @@ def _document(definition: Definition, now: Any) -> dict[str, Any]:
     }
 
 
-def _changed(definition: Definition, stored: dict[str, Any]) -> VersionMismatch:
+def _changed(definition: Definition, stored: Mapping[str, Any]) -> VersionMismatch:
     before = ", ".join(step["id"] for step in stored["steps"])
     return VersionMismatch(
         f"{definition.route}: its steps were {before}; runs under way may rely on them. Give the changed "

@@ -10,13 +10,14 @@ from typing import Any, Self
 
 from streamline.bus import Bus
 from streamline.clock import Clock
+from streamline.domain.definition import Definition
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.inbox_delivery import HINT, Delivery
-from streamline.engine.known_definitions import check_definitions
+from streamline.engine.known_definitions import KnownDefinitions
 from streamline.engine.listening import Listening
 from streamline.engine.log.drivers import Drivers
 from streamline.engine.log.relay import Relay
@@ -69,6 +70,7 @@ class Session:
         self.sending = Sending(runtime, self.control, self.starter, self.delivery)
         self.endings = Endings(runtime, worker.crew.held if worker else lambda _: None)
         self.drivers = Drivers(runtime)
+        self.definitions = KnownDefinitions(runtime.store, runtime.clock, lenient=runtime.settings.development)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self._forget_schedules: Callable[[], None] = lambda: None
@@ -109,7 +111,8 @@ class Session:
             )
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
-            await check_definitions(store, registry, clock.now(), lenient=settings.development)
+            await session.definitions.load()
+            await session.definitions.keep(registry.served)
             session.listen()
             session.calibrate()
             session.keep_to_facts()
@@ -124,6 +127,11 @@ class Session:
             session.worker.start()
             session.keep_to_schedules(session.worker.settings)
         return session
+
+    def keep_definition(self, definition: Definition) -> None:
+        """Keep a definition that is served from now on, soon; raise `VersionMismatch` where it is known as another."""
+        self.definitions.check(definition)
+        self._finish(self.definitions.keep((definition,)))
 
     def subscribers(self, scope: Scope) -> Subscribers:
         """Return the records of the subscribers in scope."""
