@@ -31,16 +31,17 @@ def busy_removal(mongo_uri: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_app(database: Any) -> Maker:
+def make_app(request: pytest.FixtureRequest, database: Any) -> Maker:
     """Make apps over the test's database; enter them with `async with`.
 
-    With STREAMLINE_TEST_TENANCY=strict they require tenants, and are bound to one.
+    With STREAMLINE_TEST_TENANCY=strict they require tenants, and are bound to one, but for tests marked ``untenanted``.
     """
     mode = os.environ.get("STREAMLINE_TEST_TENANCY", "none")
     assert mode in {"none", "strict"}, f"STREAMLINE_TEST_TENANCY={mode}"
+    is_strict = mode == "strict" and request.node.get_closest_marker("untenanted") is None
 
     def make(*workflows: Workflow[Any, Any, Any], **options: Any) -> Streamline:
-        is_bound = mode == "strict" and "tenancy" not in options
+        is_bound = is_strict and "tenancy" not in options
         made: Any = (OneTenant if is_bound else Streamline)(
             database, workflows=workflows, **{"worker": QUICK, **options}
         )

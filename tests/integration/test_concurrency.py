@@ -562,6 +562,7 @@ async def test_a_slot_that_is_given_back_while_a_run_goes_to_the_line_is_its_own
         assert await runs.find_one({"_id": handle.id, "events.type": "run.queued"})
 
 
+@pytest.mark.untenanted
 async def test_a_line_is_served_by_one_at_a_time_in_a_process(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter()
     wf = working(meter, concurrency=Concurrency(1))

@@ -73,6 +73,7 @@ async def hourly(app: Streamline, workflow: Any = slow, **options: Any) -> Sched
 
 
 class TestOccurrences:
+    @pytest.mark.untenanted
     async def test_one_is_a_run_with_an_id_of_its_own(self, app: Streamline, clock: MovableClock) -> None:
         async with app:
             made = await app.schedules.create("nightly", quick, daily="02:30", input={"region": "north"})
@@ -298,6 +299,7 @@ class TestEnds:
 
 
 class TestJitter:
+    @pytest.mark.untenanted
     async def test_runs_are_put_off_by_a_part_of_it(self, app: Streamline, clock: MovableClock, runs: Any) -> None:
         async with app:
             await hourly(app, quick, jitter="30m", overlap="allow")
@@ -565,6 +567,7 @@ class TestTrouble:
             schedule = await app.schedules.get("hourly")
         assert (schedule.failed, schedule.waiting, len(await stored(runs))) == (1, (), 1)
 
+    @pytest.mark.untenanted
     async def test_one_that_cannot_be_read_does_not_hold_up_the_others(
         self, app: Streamline, clock: MovableClock, runs: Any, database: Any
     ) -> None:

@@ -88,6 +88,7 @@ async def caught_up(subscriber: Any) -> None:
     await eventually(has_no_lag)
 
 
+@pytest.mark.untenanted
 async def test_a_handler_gets_what_its_globs_match_in_order(make_app: Any, heard: Heard) -> None:
     app = make_app(wf)
 
@@ -176,6 +177,7 @@ async def test_a_new_one_may_begin_with_all_that_the_log_has(make_app: Any, hear
     assert later.numbers(run_id) == []
 
 
+@pytest.mark.untenanted
 async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
     make_app: Any, heard: Heard, records: Any
 ) -> None:
@@ -217,6 +219,7 @@ async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
     assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=False))
 
 
+@pytest.mark.untenanted
 async def test_what_is_held_back_survives_a_restart(make_app: Any, heard: Heard, records: Any) -> None:
     patient = RetryPolicy(max_attempts=1000, delay="50ms", backoff="fixed", jitter=0)
     tried = 0
@@ -421,6 +424,7 @@ async def test_one_process_drives_it_and_another_takes_over_when_that_one_closes
     assert len({run_id for run_id, _ in heard}) == 6
 
 
+@pytest.mark.untenanted
 async def test_who_has_lost_the_lease_stores_nothing_any_more(make_app: Any, heard: Heard, records: Any) -> None:
     app = make_app(wf, settings=BRIEF)
     entered, ended = asyncio.Event(), asyncio.Event()
@@ -448,6 +452,7 @@ async def test_who_has_lost_the_lease_stores_nothing_any_more(make_app: Any, hea
         await heard.all(1)  # once the thief's lease has run out
 
 
+@pytest.mark.untenanted
 async def test_a_save_whose_answer_was_lost_is_known_to_have_happened(make_app: Any, records: Any) -> None:
     async with make_app(worker=False) as app:
         session = app._open_session
@@ -529,6 +534,7 @@ async def test_replaying(make_app: Any, heard: Heard) -> None:
     assert len(heard.events) == 13
 
 
+@pytest.mark.untenanted
 async def test_a_replay_forgets_what_is_held_back(make_app: Any, heard: Heard, records: Any) -> None:
     broken = True
     app = make_app(wf)
@@ -641,6 +647,7 @@ async def test_a_subscriber_that_was_removed_is_gone(make_app: Any, heard: Heard
         assert len(heard.events) == 2
 
 
+@pytest.mark.untenanted
 async def test_what_it_wants_may_change(make_app: Any, heard: Heard, records: Any) -> None:
     for globs in ("run.created", ["run.done"]):
         app = make_app(wf)

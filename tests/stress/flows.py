@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamline import Context, OnEvent, Workflow
+from tests.stress.deploys import deployed, grown, migrating
 from tests.stress.ledger import Ledger
 
 FIVE = ("first", "second", "third", "fourth", "fifth")
@@ -212,4 +213,7 @@ FLOWS: dict[str, Callable[..., Workflow[Any, Any, Any]]] = {
     "fading": fading,
     "hearing": hearing,
     "triggered": triggered,
+    "deployed": deployed,
+    "grown": grown,
+    "migrating": migrating,
 }

@@ -1,0 +1,88 @@
+"""A workflow in two versions whose runs park in every kind of wait; each entry into a handler tells the version."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from streamline import Context, RetryPolicy, Workflow
+from tests.stress.ledger import Ledger
+
+ANSWERED = ("wait", "event", "approval", "question", "each")
+TIMED = ("sleep", "timeout", "poll", "retry")
+KIN = ("child",)
+KINDS = (*ANSWERED, *TIMED, *KIN)
+
+
+def grown(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]:
+    """The child of a run: it waits until it is answered, and is the same in both versions."""
+    wf: Workflow[Any, Any, Any] = Workflow(name, version=version)
+
+    @wf.step
+    async def idle(ctx: Context[Any]) -> Any:
+        return await ctx.wait("child")
+
+    return wf
+
+
+def deployed(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]:
+    """A version that carries nothing over."""
+    wf: Workflow[Any, Any, Any] = Workflow(name, version=version)
+
+    def note(ctx: Context[Any]) -> None:
+        ledger.write("enter", run=ctx.run_id, step=ctx.step_id, version=version)
+
+    @wf.step(max_attempts=100)
+    async def before(ctx: Context[Any]) -> Any:
+        note(ctx)
+        return version
+
+    @wf.step(retry=RetryPolicy(max_attempts=100, delay="1s", max_delay="1s"))
+    async def park(ctx: Context[Any]) -> Any:
+        note(ctx)
+        await parked(ctx, ctx.input["kind"], ctx.input["seconds"])
+        return version
+
+    @wf.step(max_attempts=100)
+    async def after(ctx: Context[Any]) -> Any:
+        note(ctx)
+        return {"before": ctx.output(before), "after": version}
+
+    return wf
+
+
+def migrating(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]:
+    """A version that carries runs of the first one over."""
+    wf = deployed(ledger, name, version)
+    wf.migrate("1.0.0")(lambda run: None)
+    return wf
+
+
+async def parked(ctx: Context[Any], kind: str, seconds: float) -> None:
+    match kind:
+        case "wait":
+            await ctx.wait("go")
+        case "event":
+            await ctx.wait_for("go")
+        case "approval":
+            await ctx.approve("go")
+        case "question":
+            await ctx.ask("go")
+        case "each":
+            await ctx.each("all", [1, 2], lambda item, i: ctx.wait("go", key=f"w{i}") if i else _same(item))
+        case "sleep":
+            await ctx.sleep(seconds)
+        case "timeout":
+            await ctx.wait("go", timeout=seconds, default=None)
+        case "poll":
+            until = await ctx.choose("until", time.time() + seconds)
+            await ctx.poll("job", lambda: True if time.time() > until else None, every=0.3, max_wait="10m")
+        case "retry":
+            if ctx.attempt <= max(2, seconds):
+                raise ValueError("not yet")
+        case "child":
+            await ctx.start_child("grown", None)
+
+
+async def _same(item: Any) -> Any:
+    return item
