@@ -102,7 +102,10 @@ class RunHandle(Generic[OutputT]):
         return (await self.get()).status
 
     def events(self, after: int = 0) -> AsyncIterator[Event]:
-        """Iterate over the run's events with a number above `after` as they come, until it has ended."""
+        """Iterate over the run's events with a number above `after` as they come, until it has ended.
+
+        A run keeps its last 100 events; older ones are there where the event log is on.
+        """
         return self._app.events_of(self.id, after)
 
     async def cancel(self, *, reason: str | None = None, by: str | None = None) -> None:

@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import hypothesis  # noqa: F401 - its plugin would import it at the very end, where Python 3.11 can fail to compile it
+import hypothesis  # here, because its plugin would import it at the very end, where Python 3.11 can fail to compile it
 import pytest
 from pymongo import AsyncMongoClient, MongoClient
 
 T = TypeVar("T")
+
+# A verdict on a commit is the same each time; look for new examples with STREAMLINE_TEST_RANDOM=1.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("default" if os.environ.get("STREAMLINE_TEST_RANDOM") else "steady")
 
 START_OR_STOP = 60.0  # seconds a server may take
 

@@ -93,11 +93,14 @@ class Definition:
     cancel_on: tuple[CancelOn, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     migrations: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    is_gated: bool = field(init=False)
     route: str = field(init=False)
     index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive what is looked up again and again."""
+        gates = (self.concurrency, self.throttle, self.debounce)
+        object.__setattr__(self, "is_gated", any(gate is not None for gate in gates))
         object.__setattr__(self, "route", route_of(self.name, self.version))
         object.__setattr__(self, "index", MappingProxyType({step.id: i for i, step in enumerate(self.steps)}))
 

@@ -21,6 +21,8 @@ def gate_of(definition: Definition, stored: Any, tenant_id: str | None) -> dict[
     Raises:
         InvalidKey: A key's function fails, or returns what cannot be a key.
     """
+    if not definition.is_gated:
+        return {}
     gates = {
         "slot_key": definition.concurrency,
         "throttle_key": definition.throttle,

@@ -29,7 +29,8 @@ class Facts:
 
     def get(self, path: str, default: Any = None) -> Any:
         """Return what is known at a path such as ``paused.orders``."""
-        found = read(self._known, path)
+        # Asked at every write and step, for most of what is asked by one name.
+        found = read(self._known, path) if "." in path else self._known.get(path)
         return default if found is None else found
 
     def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:

@@ -115,7 +115,7 @@ def test_a_run_that_is_undone_is_admitted_as_such() -> None:
 @pytest.mark.parametrize(
     "meanwhile",
     [
-        {"rev": 7},
+        {"slot": 1},
         {"status": "cancelled"},
         {"lease": {"token": "another"}},
         {"paused": {"at": NOW}},
@@ -127,6 +127,23 @@ def test_a_run_that_has_changed_meanwhile_is_not_admitted(meanwhile: dict[str, A
     run = queued(order(), NOW, NOW)
     change = gating.admit(run, NOW, LEASE, slot=0, begun_at=NOW)
     assert not apply(copy.deepcopy(run) | meanwhile, change)
+
+
+def test_a_draft_that_was_bumped_meanwhile_is_not_admitted() -> None:
+    run = debounced(order(), NOW, NOW, None)
+    change = gating.admit(run, NOW, LEASE, slot=0, begun_at=NOW)
+    assert not apply(copy.deepcopy(run) | {"rev": 7}, change)
+
+
+@pytest.mark.parametrize(
+    "wait", [lambda run: gating.put_off(run, LATER, NOW), lambda run: gating.put_in_line(run, NOW)]
+)
+def test_who_has_a_slot_and_a_turn_is_admitted_although_others_saw_none_left(wait: Any) -> None:
+    run = queued(order(), NOW, NOW)
+    change = gating.admit(run, NOW, LEASE, slot=0, begun_at=NOW)
+    waiting = applied(run, wait(run))
+    assert apply(waiting, change)
+    assert not waiting.keys() & {"due_at", "queued_at"}
 
 
 @pytest.mark.parametrize("name", ["put_in_line", "call_up", "put_off", "bump"])

@@ -12,7 +12,8 @@ from streamline import Workflow
 from streamline.domain.change import apply
 from streamline.domain.payloads import Encoded
 from streamline.domain.place import Place, here
-from streamline.domain.transitions import operating, stepping
+from streamline.domain.transitions import gating, operating, stepping
+from streamline.domain.transitions.claiming import lease_of
 from streamline.domain.transitions.migrating import Carried, migrate
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import IllegalTransition, StepNotFound
@@ -137,6 +138,15 @@ def test_of_a_claim_and_a_migration_one_wins() -> None:
     change = migrate(run, Carried(SAME, {}), LATER)
     taken = {**copy.deepcopy(run), "status": "running", "lease": held("r")["lease"]}
     assert not apply(taken, change)
+
+
+def test_a_worker_of_the_old_version_does_not_let_a_run_in_that_was_carried_over() -> None:
+    seen = draft("r") | {"slot_key": "flow/-/", "queued_at": NOW, "gated": True}
+    del seen["due_at"]
+    lease = lease_of("old", "token", LATER, LATER + timedelta(seconds=30), "claimed")
+    change = gating.admit(seen, LATER, lease, slot=0, begun_at=LATER)
+    assert apply(copy.deepcopy(seen), change)
+    assert not apply(carried(seen), change)
 
 
 def test_a_group_goes_over_with_what_its_members_have_done() -> None:

@@ -88,9 +88,9 @@ def test_no_window_ever_holds_more_starts_than_the_limit(moves: Any, limit: int,
             _, instant = played.waiting.popitem()
             played.ledger = leave(played.ledger, instant, has_begun=False)
         assert most_in_a_window(list(played.begun.values()), window) <= limit
-    while played.waiting:  # nothing is dropped: who came too early by the plan is told, and next time somebody begins
+    while played.waiting:  # nothing is dropped: whoever came too early by the plan is told, and then somebody begins
         before = len(played.begun)
-        for _ in range(2):
+        for _ in range(len(played.waiting) + 1):
             if played.waiting:
                 now = max(now, min(played.waiting.values()))
                 due = [run_id for run_id, instant in played.waiting.items() if instant <= now]

@@ -46,6 +46,8 @@ def is_up(run: Document, by: datetime) -> bool:
 def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int | None, begun_at: datetime) -> Change:
     """Return the claim of a run that passes its gates.
 
+    It has its slot and its turn, so that somebody else who saw none left, and lets the run wait, does not stop it.
+
     Args:
         run: What is seen of it.
         now: The present instant.
@@ -54,16 +56,19 @@ def admit(run: Document, now: datetime, lease: Mapping[str, Any], *, slot: int |
         begun_at: When it begins, as the ledger of its throttle has it.
     """
     guard = {
-        "rev": run.get("rev"),
+        "route": run["route"],  # it may have been carried over to another version
         "status": run["status"],
         "lease": Absent(),
         "paused": Absent(),
         "admitted_at": Absent(),
+        "slot": run.get("slot", Absent()),
         "attempt": Counted(),
     }
+    if "debounce_key" in run:
+        guard["rev"] = run.get("rev")  # a later start may have given it another input, and put it off
     put: dict[str, Any] = {"lease": dict(lease), "updated_at": now, "admitted_at": begun_at}
     put |= {} if slot is None else {"slot": slot}
-    drop = tuple(name for name in ("due_at", "queued_at", "debounce_key") if name in run)
+    drop = ("due_at", "queued_at", "debounce_key")
     if run["status"] == "compensating":
         return Change(guard=guard, put=put, drop=drop, add={"attempt": 1})
     put["status"] = "running"

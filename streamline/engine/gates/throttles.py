@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from streamline.domain.flow import Throttle
 from streamline.engine.runtime import Runtime
-from streamline.errors import StoreUnavailable
+from streamline.errors import StoreUnavailable, StreamlineError
 from streamline.features import throttle as rules
 from streamline.features.throttle import Ledger, Turns
 from streamline.store import statements
@@ -32,6 +33,7 @@ class Throttles:
         self._runtime = runtime
         self._known: dict[str, dict[str, Any]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._waiting: defaultdict[str, list[tuple[Decide[Any], asyncio.Future[Any]]]] = defaultdict(list)
 
     async def join(self, key: str, throttle: Throttle, count: int = 1) -> list[datetime]:
         """Return when so many new runs may begin: now, or a later instant that is kept free for each."""
@@ -75,19 +77,49 @@ class Throttles:
         await self._change(key, throttle, lambda ledger, _: (rules.leave(ledger, instant, has_begun=has_begun), None))
 
     async def _change(self, key: str, throttle: Throttle, decide: Decide[T]) -> T:
-        # In one process one after the other; between processes whoever finds the ledger as it was read.
+        # In one process one after the other, and those that wait meanwhile share a write; between processes whoever
+        # finds the ledger as it was read.
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting[key].append((decide, answer))
         lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            for _ in range(_RACES):
-                stored = self._known.pop(key, None) or await self._read(key)
-                ledger = _ledger(stored)
-                changed, answer = decide(ledger, self._runtime.clock.now())
-                if changed == ledger:
-                    self._remember(key, stored)
-                    return answer
-                if await self._write(key, stored, changed, throttle):
-                    return answer
-                await self._runtime.clock.sleep(random.uniform(0, _PAUSE))
+        try:
+            async with lock:
+                if not answer.done():
+                    await self._serve(key, throttle)
+            return await answer
+        finally:
+            answer.cancel()  # who is gone is not decided about
+
+    async def _serve(self, key: str, throttle: Throttle) -> None:
+        """Decide about all that wait for a ledger, in the order in which they came."""
+        asked = [each for each in self._waiting.pop(key) if not each[1].done()]
+        try:
+            answers = await self._decided(key, throttle, [decide for decide, _ in asked])
+        except asyncio.CancelledError:
+            self._waiting[key][:0] = asked  # the next of them sees to it
+            raise
+        except StreamlineError as error:
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for (_, answer), said in zip(asked, answers, strict=True):
+            if not answer.done():
+                answer.set_result(said)
+
+    async def _decided(self, key: str, throttle: Throttle, decisions: Sequence[Decide[Any]]) -> list[Any]:
+        for _ in range(_RACES):
+            stored = self._known.pop(key, None) or await self._read(key)
+            changed, now, answers = _ledger(stored), self._runtime.clock.now(), list[Any]()
+            for decide in decisions:
+                changed, answer = decide(changed, now)
+                answers.append(answer)
+            if changed == _ledger(stored):
+                self._remember(key, stored)
+                return answers
+            if await self._write(key, stored, changed, throttle):
+                return answers
+            await self._runtime.clock.sleep(random.uniform(0, _PAUSE))
         raise StoreUnavailable("the ledger of a throttle changed hands too often")
 
     async def _read(self, key: str) -> dict[str, Any]:
