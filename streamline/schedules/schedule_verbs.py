@@ -105,7 +105,7 @@ class Schedules:
 
         Args:
             id: Its name: up to 100 letters, digits and ``. _ : -``.
-            workflow: What to start, or its name; the version that the starting process registered last.
+            workflow: What to start, or its name; the highest version that the starting process serves.
             input: Of each run.
             exists: Whether another schedule of this name is left alone, with an error, or updated.
             options: One rule, and what happens around it.

@@ -31,4 +31,4 @@ class OneTenant:
     def __getattr__(self, name: str) -> Any:
         if name in FOR_OPERATORS:
             return getattr(self._app.all_tenants(), name)
-        return getattr(self._verbs if hasattr(Tenant, name) else self._app, name)
+        return getattr(self._verbs if name in dir(Tenant) else self._app, name)

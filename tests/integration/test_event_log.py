@@ -79,6 +79,7 @@ async def test_where_nobody_wants_the_log_nothing_is_written_for_it(make_app: An
     assert await log.count_documents({}) == 0
 
 
+@pytest.mark.untenanted
 async def test_every_event_is_logged_once_and_in_order(make_app: Any, runs: Any, log: Any) -> None:
     wf = telling()
     async with make_app(wf) as app:

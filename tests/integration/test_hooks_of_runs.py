@@ -360,6 +360,7 @@ async def in_another_process(*arguments: str) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.untenanted
 async def test_the_token_is_the_same_in_another_process_with_the_same_secret(
     make_app: Any, mongo_uri: str, database_name: str
 ) -> None:

@@ -93,12 +93,12 @@ async def test_a_lost_run_of_an_old_version_waits_for_a_worker_of_it(make_app: A
         assert await old.handle(handle.id).result("20s") == "by a@1.0.0"
 
 
-async def test_a_name_starts_the_version_that_was_registered_last(make_app: Any) -> None:
+async def test_a_name_starts_the_highest_version(make_app: Any) -> None:
     calls: list[str] = []
     v1, v2 = named("a", "1.0.0", calls), named("a", "2.0.0", calls)
     async with make_app(v2, v1) as app:
-        assert await app.run("a", timeout="20s") == "by a@1.0.0"
-        assert await app.run(v2, timeout="20s") == "by a@2.0.0"
+        assert await app.run("a", timeout="20s") == "by a@2.0.0"
+        assert await app.run(v1, timeout="20s") == "by a@1.0.0"
 
 
 @pytest.mark.parametrize("wakes", [True, False])

@@ -141,6 +141,7 @@ async def test_without_httpx_there_is_a_clear_error_and_everything_else_works(
         assert await app.run(flow, timeout=20) is None
 
 
+@pytest.mark.untenanted
 async def test_of_many_who_replace_a_secret_at_once_each_ones_works(make_app: Any) -> None:
     async with make_app(flow, worker=False) as app:
         await app.webhooks.create("crm", URL)
@@ -168,6 +169,7 @@ class LostAnswers:
         return answer
 
 
+@pytest.mark.untenanted
 async def test_an_answer_that_is_lost_leaves_one_endpoint_and_the_secret_that_was_shown(make_app: Any) -> None:
     async with make_app(flow, worker=False) as app:
         lost = LostAnswers(app, "insert")
@@ -197,6 +199,7 @@ async def test_what_is_done_twice_because_an_answer_was_lost_is_done_once(make_a
         assert await app.webhooks.list() == ()
 
 
+@pytest.mark.untenanted
 async def test_the_time_of_a_former_secret_is_not_made_longer(make_app: Any) -> None:
     async with make_app(flow, worker=False) as app:
         created = await app.webhooks.create("crm", URL)

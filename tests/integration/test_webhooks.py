@@ -64,6 +64,7 @@ def unlike(answers: dict[str, int], default: int = 200) -> Any:
     return lambda webhook: answers.get(webhook.json["run_id"], default)
 
 
+@pytest.mark.untenanted
 async def test_what_happens_is_told_signed_and_in_order(make_app: Any, flow: Any, receiver: Receiver) -> None:
     async with make_app(flow, settings=settings()) as app:
         endpoint = await app.webhooks.create("crm", receiver.url, on=["run.*", "told"], headers={"X-Shop": "one"})
