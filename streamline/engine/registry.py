@@ -51,10 +51,6 @@ class Registry:
         """Return the definition whose rules hold for a run now: the one that starts new runs, else the run's own."""
         return self._current.get(name) or self._by_route.get(route)
 
-    def find(self, route: str) -> Definition | None:
-        """Return the definition of a route, or None where this process does not serve it."""
-        return self._by_route.get(route)
-
     @property
     def names(self) -> tuple[str, ...]:
         """The workflows of which this process serves a version."""
