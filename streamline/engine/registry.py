@@ -55,9 +55,9 @@ class Registry:
         """Return the definition that starts new runs of this name, or None where there is none."""
         return self._current.get(name)
 
-    def find(self, route: str) -> Definition | None:
-        """Return the definition of a route, or None where this process does not serve it."""
-        return self._by_route.get(route)
+    def in_force(self, name: str, route: str) -> Definition | None:
+        """Return the definition whose rules hold for a run now: the one that starts new runs, else the run's own."""
+        return self._current.get(name) or self._by_route.get(route)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from streamline.errors import RunNotFound
 from streamline.features.tokens import TokenMaker
 from streamline.settings import Settings
 from streamline.store import EVERYTHING, Scope, Store, WakeChannel, statements
+from streamline.store.operations import Insert, Write
 
 SLOTS = "slots"
 
@@ -77,13 +78,28 @@ class Runtime:
         """Write `change`; where it took effect, bring `run` up to date, tell the bus, and return True."""
         if scope.everything and (tenant_id := run.get("tenant_id")) is not None:
             scope = Scope(tenant_id)  # whoever decides it, a run is only written as its tenant's
-        change = self.owing(run, change)
-        change = await self.outbox.mark(run, change)
-        statement = statements.advance_run(run["_id"], change, self.store.new_mark())
+        statement, change = await self.advance(run, change)
         if not await self.store.run(statement, scope):
             return False
         self.wrote(run, change)
         return True
+
+    async def advance(self, run: dict[str, Any], change: Change) -> tuple[Write, Change]:
+        """Return the statement that writes `change`, and the change with what every write of a run takes along."""
+        change = await self.outbox.mark(run, self.owing(run, change))
+        return statements.advance_run(run["_id"], change, self.store.new_mark()), change
+
+    def insertion(self, run: dict[str, Any], weight: int) -> Insert:
+        """Return the statement that stores a new run."""
+        return statements.insert_run(self.outbox.born(run), self.store.new_mark(), weight)
+
+    def announce_newborns(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Tell whoever takes or calls up runs of new ones that are stored."""
+        for route in {run["route"] for run in runs}:
+            dues = [run["due_at"] for run in runs if run["route"] == route and "due_at" in run]
+            self.announce(route, min(dues, default=None))
+        for slot_key in {run["slot_key"] for run in runs if "queued_at" in run}:
+            self.freed(slot_key)
 
     def owing(self, run: dict[str, Any], change: Change) -> Change:
         """Return a change such that an end which starts runs of other workflows is owed to them."""

@@ -16,7 +16,7 @@ from streamline.engine.limits import check_payload
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
 from streamline.features.joining import child_id
-from streamline.store import EVERYTHING, statements
+from streamline.store import EVERYTHING
 
 
 async def spawn(
@@ -35,18 +35,12 @@ async def spawn(
     """
     orders = [_order(runtime, parent, each, fan, policy, on_parent_close) for each in wanted]
     newborns = await Entrance(runtime, Throttles(runtime)).newborns(orders, None)
-    inserts = [
-        statements.insert_run(runtime.outbox.born(run), runtime.store.new_mark(), order.weight)
-        for order, run in zip(orders, newborns, strict=True)
-    ]
+    inserts = [runtime.insertion(run, order.weight) for order, run in zip(orders, newborns, strict=True)]
     outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))
     for insert, outcome in zip(inserts, outcomes, strict=True):
         if outcome == "inserted":
             runtime.bus.publish(insert.run_id, tuple(insert.document["events"]), insert.document["tenant_id"])
-    for route in {order.definition.route for order in orders}:
-        runtime.announce(route, runtime.clock.now())
-    for slot_key in {run["slot_key"] for run in newborns if "queued_at" in run}:
-        runtime.freed(slot_key)
+    runtime.announce_newborns(newborns)
     return [order.run_id for order in orders]
 
 

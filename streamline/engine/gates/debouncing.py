@@ -110,7 +110,7 @@ class Debouncing:
         policy = debounce_of(self._runtime, order.definition.name, order.definition.route)
         fire_by = None if policy is None or policy.longest is None else wish.begins(now) + policy.longest
         run = debounced(order, now, self._fires(wish, now), fire_by)
-        insert = statements.insert_run(self._runtime.outbox.born(run), self._runtime.store.new_mark(), order.weight)
+        insert = self._runtime.insertion(run, order.weight)
         outcome = await asyncio.shield(self._runtime.store.submit(insert))
         if outcome == "inserted":
             self._runtime.announce(run["route"], run["due_at"])

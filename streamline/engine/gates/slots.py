@@ -26,17 +26,17 @@ class Slots:
 
 def concurrency_of(runtime: Runtime, workflow: str, route: str) -> Concurrency | None:
     """Return the limit that holds now: of the definition that starts new runs, else of the run's own."""
-    definition = runtime.registry.latest(workflow) or runtime.registry.find(route)
+    definition = runtime.registry.in_force(workflow, route)
     return None if definition is None else definition.concurrency
 
 
 def throttle_of(runtime: Runtime, workflow: str, route: str) -> Throttle | None:
     """Return the throttle that holds now, as for `concurrency_of`."""
-    definition = runtime.registry.latest(workflow) or runtime.registry.find(route)
+    definition = runtime.registry.in_force(workflow, route)
     return None if definition is None else definition.throttle
 
 
 def debounce_of(runtime: Runtime, workflow: str, route: str) -> Debounce | None:
     """Return the debounce that holds now, as for `concurrency_of`."""
-    definition = runtime.registry.latest(workflow) or runtime.registry.find(route)
+    definition = runtime.registry.in_force(workflow, route)
     return None if definition is None else definition.debounce

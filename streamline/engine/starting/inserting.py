@@ -11,7 +11,6 @@ from streamline.domain.transitions.birth import Order, claimed, in_line, queued
 from streamline.engine.gates.entry import Entry
 from streamline.engine.runtime import Runtime
 from streamline.engine.worker import ActiveWorker
-from streamline.store import statements
 from streamline.store.operations import Insert, Inserted
 
 Answer = asyncio.Future[Inserted]
@@ -87,7 +86,7 @@ class Inserting:
 
     def statement(self, order: Order, run: dict[str, Any]) -> Insert:
         """Return the insert of a run."""
-        return statements.insert_run(self._runtime.outbox.born(run), self._runtime.store.new_mark(), order.weight)
+        return self._runtime.insertion(run, order.weight)
 
     def _serves(self, order: Order) -> bool:
         return order.definition.route in self._runtime.registry.routes

@@ -9,7 +9,6 @@ from streamline.domain.transitions.birth import Order, queued
 from streamline.engine.runtime import Runtime
 from streamline.engine.starting.awaiting_commits import AwaitingCommits
 from streamline.errors import IdempotencyConflict, InvalidPolicy, StoreUnavailable
-from streamline.store import statements
 from streamline.store.lanes import fitting
 from streamline.store.operations import Document, Find, Insert, Inserted
 from streamline.store.sessions import InSession, check_session
@@ -90,8 +89,7 @@ class SessionStarting:
 
     def _statement(self, order: Order, due_at: datetime | None) -> Insert:
         now = self._runtime.clock.now()
-        run = self._runtime.outbox.born(queued(order, now, due_at or now))
-        return statements.insert_run(run, self._runtime.store.new_mark(), order.weight)
+        return self._runtime.insertion(queued(order, now, due_at or now), order.weight)
 
 
 def _has_key(order: Order) -> bool:

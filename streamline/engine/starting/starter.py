@@ -230,11 +230,7 @@ class Starter:
         """Tell of runs that were stored."""
         for run in runs:
             self._runtime.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
-        for route in {run["route"] for run in runs}:
-            dues = [run["due_at"] for run in runs if run["route"] == route and "due_at" in run]
-            self._runtime.announce(route, min(dues, default=None))
-        for slot_key in {run["slot_key"] for run in runs if "queued_at" in run}:
-            self._runtime.freed(slot_key)
+        self._runtime.announce_newborns(runs)
 
     async def _is_started(self, order: Order) -> bool:
         return order.idempotency_key is not None and await self._winner(order) is not None
