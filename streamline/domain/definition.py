@@ -113,3 +113,9 @@ class Definition:
 def route_of(workflow: str, version: str) -> str:
     """Return the value of a run's ``route`` field for this workflow and version."""
     return f"{workflow}@{version}"
+
+
+def versioned(route: str) -> tuple[str, str]:
+    """Return the workflow and the version that a ``route`` stands for."""
+    workflow, _, version = route.partition("@")
+    return workflow, version

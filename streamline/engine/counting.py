@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streamline.domain.definition import route_of
 from streamline.domain.gates import short_key
 from streamline.domain.statistics import Queue, Stats
 from streamline.engine.gates.slots import concurrency_of
@@ -31,7 +30,6 @@ async def stats(runtime: Runtime, scope: Scope) -> Stats:
         store.run(statements.count_leases(now), scope),
     )
     served = served_by(workers) | set(runtime.registry.routes)
-    live = {route_of(each["_id"]["workflow"], each["_id"]["version"]): each["n"] for each in routes}
     statuses, workflows = defaultdict[str, int](int), defaultdict[str, dict[str, int]](dict)
     for each in by_workflow:
         statuses[each["_id"]["status"]] += each["n"]
@@ -43,7 +41,7 @@ async def stats(runtime: Runtime, scope: Scope) -> Stats:
         oldest_due_at=min((each["oldest"] for each in due), default=None),
         queues=_queues(runtime, slots, queued),
         workers={each["_id"]: 0 for each in workers} | {each["_id"]: each["n"] for each in leases},
-        unserved={route: count for route, count in live.items() if route not in served},
+        unserved={each["_id"]: each["n"] for each in routes if each["_id"] not in served},
         paused=tuple(sorted(runtime.facts.get("paused", {}))),
     )
 

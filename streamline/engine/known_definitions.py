@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from streamline.clock import Clock
-from streamline.domain.definition import Definition
+from streamline.domain.definition import Definition, versioned
 from streamline.domain.versions import VersionInfo, order_of, signature_of
 from streamline.engine.presence import living, served_by
 from streamline.engine.runtime import Runtime
@@ -65,20 +65,24 @@ async def versions(runtime: Runtime, scope: Scope) -> tuple[VersionInfo, ...]:
     """Return every version that was ever registered or has runs that have not ended."""
     found = await runtime.store.run(statements.find_definitions(), EVERYTHING)
     counted = await runtime.store.run(statements.count_routes(), scope)
-    live = {(each["_id"]["workflow"], each["_id"]["version"]): each["n"] for each in counted}
-    known = {(each["workflow"], each["version"]): each for each in found}
+    live = {each["_id"]: each["n"] for each in counted}
+    known = {each["_id"]: each for each in found}
     served = served_by(await living(runtime)) | set(runtime.registry.routes)
     return tuple(
         VersionInfo(
-            workflow=workflow,
-            version=version,
-            live=live.get((workflow, version), 0),
-            served=f"{workflow}@{version}" in served,
-            steps=tuple(step["id"] for step in known.get((workflow, version), {}).get("steps", ())),
-            first_seen_at=known.get((workflow, version), {}).get("first_seen_at"),
+            *versioned(route),
+            live=live.get(route, 0),
+            served=route in served,
+            steps=tuple(step["id"] for step in known.get(route, {}).get("steps", ())),
+            first_seen_at=known.get(route, {}).get("first_seen_at"),
         )
-        for workflow, version in sorted(live.keys() | known.keys(), key=lambda each: (each[0], order_of(each[1])))
+        for route in sorted(live.keys() | known.keys(), key=_order_of_route)
     )
+
+
+def _order_of_route(route: str) -> tuple[Any, ...]:
+    workflow, version = versioned(route)
+    return workflow, order_of(version)
 
 
 def _document(definition: Definition, now: Any) -> dict[str, Any]:

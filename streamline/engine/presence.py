@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from streamline.domain.definition import versioned
 from streamline.domain.run import Event
 from streamline.engine.runtime import Runtime
 from streamline.store import statements
@@ -50,7 +51,7 @@ class Presence:
         for route, count in unserved.items():
             if route not in self._told:
                 logger.warning("%d runs of %s are due, and no living worker serves that version", count, route)
-                workflow, _, version = route.partition("@")
+                workflow, version = versioned(route)
                 said = {"workflow": workflow, "version": version, "runs": count}
                 self._runtime.bus.say(Event("", 0, "version.unserved", now, data=said))
         self._told = frozenset(unserved)

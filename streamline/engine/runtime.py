@@ -10,6 +10,7 @@ from typing import Any
 from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
+from streamline.domain.definition import versioned
 from streamline.domain.names import is_storable
 from streamline.domain.transitions.closing import telling
 from streamline.engine.facts import Facts
@@ -61,7 +62,7 @@ class Runtime:
         """The routes whose runs this process may take now."""
         if not self.facts.get("paused"):
             return self.registry.routes
-        return tuple(route for route in self.registry.routes if not self.is_held_up(route.partition("@")[0]))
+        return tuple(route for route in self.registry.routes if not self.is_held_up(versioned(route)[0]))
 
     def is_held_up(self, workflow: str) -> bool:
         """Return whether an operator holds all runs of a workflow up."""

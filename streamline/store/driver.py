@@ -122,7 +122,8 @@ class Driver:
         """Return the documents that a pipeline yields."""
         with pymongo.timeout(self._call_seconds):
             pipeline = [{"$match": statement.filter}, *statement.pipeline]
-            cursor = await _settled(self._readable(collection).aggregate(pipeline))
+            hinted = {"hint": statement.hint} if statement.hint else {}
+            cursor = await _settled(self._readable(collection).aggregate(pipeline, **hinted))
             return list(await cursor.to_list(None))
 
     @property

@@ -90,6 +90,12 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"listens": {"$gt": ""}}},
     ),
     Index(
+        "runs_live",
+        (("live", 1), ("route", 1), ("_id", 1), ("tenant_id", 1)),
+        ("count_routes", "find_route"),
+        {"partialFilterExpression": {"live": True}},
+    ),
+    Index(
         "runs_owing",
         (("owes_at", 1),),
         ("find_owing",),

@@ -130,3 +130,4 @@ class Aggregate:
     name: str
     filter: Filter
     pipeline: Sequence[Mapping[str, Any]]
+    hint: str | None = None

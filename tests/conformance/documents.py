@@ -45,6 +45,6 @@ def held(
 def ended(run_id: str, status: str = "done", **order: Any) -> dict[str, Any]:
     """A run that is over."""
     run = draft(run_id, **order)
-    del run["due_at"]
+    del run["due_at"], run["live"]
     run.pop("active_key", None)
     return run | {"status": status, "ended_at": NOW, "output": 1}

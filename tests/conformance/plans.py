@@ -54,7 +54,8 @@ def _command(statement: Statement, query: dict[str, Any]) -> dict[str, Any]:
         return command
     if isinstance(statement, Aggregate):
         pipeline = [{"$match": query}, *statement.pipeline]
-        return {"aggregate": "streamline.runs", "pipeline": pipeline, "cursor": {}}
+        hinted = {"hint": statement.hint} if statement.hint else {}
+        return {"aggregate": "streamline.runs", "pipeline": pipeline, "cursor": {}, **hinted}
     if isinstance(statement, Remove):
         return {"delete": f"streamline.{statement.collection}", "deletes": [{"q": query, "limit": 0}]}
     many = isinstance(statement, WriteMany)

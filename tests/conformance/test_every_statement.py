@@ -235,7 +235,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "count_failure": [Case(statements.count_failure(enabled, "no", NOW), "_id")],
         "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
         "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
-        "count_routes": [Case(statements.count_routes(), "runs_page", ACTIVE_RUNS, ALL)],
+        "count_routes": [Case(statements.count_routes(), "runs_live", ACTIVE_RUNS, 2 * ACTIVE_RUNS)],
         "count_runs": [
             Case(statements.count_runs({}), "runs_page", ALL, ALL),
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
@@ -338,8 +338,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
         "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
         "find_route": [
-            Case(statements.find_route("kin@1.0.0", f"wait4-{tenant}", 50), "_id", 5, 2 * ALL),
-            Case(statements.find_route(LATER.route, "", 50), "_id", 0, 2 * ALL),
+            Case(statements.find_route("kin@1.0.0", f"wait4-{tenant}", 50), "runs_live", 5),
+            Case(statements.find_route(LATER.route, "", 50), "runs_live", 0),
         ],
         "find_run": [
             Case(statements.find_run(run["_id"]), "_id"),

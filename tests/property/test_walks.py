@@ -20,7 +20,18 @@ from tests.property.twins import Twins
 from tests.property.walks import Walk
 
 TOGETHER, ROUNDS = 60, 40
-LET_GO = {"lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "waiting_for", "listens", "nudged"}
+LET_GO = {
+    "live",
+    "lease",
+    "due_at",
+    "active_key",
+    "paused",
+    "hooks",
+    "waiting_since",
+    "waiting_for",
+    "listens",
+    "nudged",
+}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -80,7 +91,7 @@ def check_ended(run: dict[str, Any]) -> None:
 def check_active(run: dict[str, Any]) -> None:
     status = run["status"]
     assert not run.keys() & {"ended_at", "expire_at"}
-    assert run.get("active_key") == run.get("idempotency_key")
+    assert (run["live"], run.get("active_key")) == (True, run.get("idempotency_key"))
     assert status == "compensating" or not run.keys() & {"error", "cancel"}
     if status == "compensating":
         assert "error" in run

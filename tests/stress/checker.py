@@ -38,7 +38,7 @@ def ended_tidily(evidence: Evidence) -> Iterator[str]:
             yield f"run {run_id}: {document['status']}, {document.get('error')}"
         if document.get("ended_at") is None or document["ended_at"] < document["created_at"]:
             yield f"run {run_id}: ended_at is {document.get('ended_at')}"
-        if left := [name for name in ("lease", "due_at", "active_key", "paused", "error") if name in document]:
+        if left := [name for name in ("live", "lease", "due_at", "active_key", "paused", "error") if name in document]:
             yield f"run {run_id}: ended with {left}"
         for step in document["steps"]:
             if step["status"] != "done" or "started_at" not in step or "ended_at" not in step:

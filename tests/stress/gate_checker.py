@@ -15,7 +15,7 @@ from tests.stress.evidence import Evidence
 from tests.stress.ledger import Entry
 
 SECOND = 1_000_000_000
-LEFT = ("slot", "queued_at", "debounce_key", "due_at", "lease", "active_key")
+LEFT = ("live", "slot", "queued_at", "debounce_key", "due_at", "lease", "active_key")
 
 
 @dataclass(frozen=True)

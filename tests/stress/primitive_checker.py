@@ -16,7 +16,7 @@ Rule = Callable[[Proof], Iterator[str]]
 
 _KID = ["grow/small", "grow/big"]
 _EARLY = 0.05  # seconds by which the clocks of two processes may differ
-_PARKED = ("lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "nudged", "owes_at")
+_PARKED = ("live", "lease", "due_at", "active_key", "paused", "hooks", "waiting_since", "nudged", "owes_at")
 _WORKINGS = ("memo", "waits", "base")
 _CHILDREN = {"one": 1, "detached": 1, "joined": 3, "any": 2}
 

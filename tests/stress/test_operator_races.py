@@ -158,7 +158,7 @@ async def test_nothing_is_written_after_a_cancel_at_any_write(
         run = ended.documents[each.name]
         assert run["status"] == ("cancelled" if each.came and run.get("cancel") else "done"), each.name
         assert run["ended_at"] is not None
-        assert not {"lease", "due_at", "active_key"} & set(run), each.name
+        assert not {"live", "lease", "due_at", "active_key"} & set(run), each.name
         for told_of in ended.of(each.name, "operated"):
             late = [entry for entry in ended.of(each.name, "acknowledged") if entry["at"] > told_of["at"]]
             assert run["status"] == "done" or not late, each.name

@@ -126,7 +126,7 @@ def test_a_rewind_does_the_run_again_in_place(make: Any) -> None:
 
 def test_a_rewound_run_keeps_what_came_before_and_holds_its_key_again() -> None:
     run = rewound(finished(LARGE, idempotency_key="k"), "s1")
-    assert (run["steps"][0]["output"], run["active_key"]) == (LARGE.value, "k")
+    assert (run["steps"][0]["output"], run["active_key"], run["live"]) == (LARGE.value, "k", True)
     assert [step["status"] for step in run["steps"]] == ["done", "pending", "pending"]
     assert run["size"] == LARGE.size
 

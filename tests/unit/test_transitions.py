@@ -345,7 +345,7 @@ def test_retrying_begins_the_failed_step_afresh() -> None:
     run["steps"][0] |= {"failures": 3, "memo": {"k": {"kind": "call", "output": 1}}}
     run = after(run, operating.retry(run, LATER))
     assert (run["status"], run["due_at"], run["attempt"], run["recovery_count"]) == ("waiting", LATER, 0, 0)
-    assert run["active_key"] == "k"
+    assert (run["active_key"], run["live"]) == ("k", True)
     assert not run.keys() & {"error", "ended_at", "expire_at", "cancel"}
     assert (run["steps"][0]["status"], run["steps"][0]["failures"]) == ("pending", 0)
     assert not run["steps"][0].keys() & {"error", "ended_at", "waits"}

@@ -107,6 +107,7 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
         "rev": 1,
         "size": order.weight,
         "recovery_count": 0,
+        "live": True,
         "events": list(events),
         "event_seq": events[-1]["seq"],
         "created_at": now,

@@ -70,7 +70,7 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
     reached = members(run, run["cursor"])[-1]
     if k > reached:
         raise IllegalTransition(f"rewind: the run has not come to step {to!r}", field="to_step")
-    put: dict[str, Any] = {"status": "waiting", "cursor": k, "attempt": 0, "recovery_count": 0}
+    put: dict[str, Any] = {"status": "waiting", "live": True, "cursor": k, "attempt": 0, "recovery_count": 0}
     put |= _reset_between(run, k, len(run["steps"]) - 1, now) | owing(run, now)
     put["paused.due_at" if run.get("paused") else "due_at"] = now
     freed = _thrown_away(run, k, len(run["steps"]) - 1) + ("output" in run and size_of(run["output"]))

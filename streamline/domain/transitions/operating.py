@@ -51,7 +51,7 @@ def retry(run: Document, now: datetime) -> Change:
     """
     if run["status"] not in RETRIABLE:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
-    put: dict[str, Any] = {"status": "waiting", "due_at": now, "attempt": 0, "recovery_count": 0}
+    put: dict[str, Any] = {"status": "waiting", "due_at": now, "live": True, "attempt": 0, "recovery_count": 0}
     drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "cancel") if name in run]
     drop += [name for name in ("deadline_at", "jumps", "start_by", "admitted_at") if name in run]
     steps, open_again = list[str](), list[Mapping[str, Any]]()

@@ -14,7 +14,7 @@ Entry = tuple[str, Mapping[str, Any]]
 # What an ended run no longer has.
 WAITING = ("hooks", "waiting_since", "waiting_for", "listens")
 LET_GO = (
-    "lease", "due_at", "active_key", "paused", "nudged", "slot", "queued_at", "debounce_key", *WAITING,
+    "live", "lease", "due_at", "active_key", "paused", "nudged", "slot", "queued_at", "debounce_key", *WAITING,
 )  # fmt: skip
 
 

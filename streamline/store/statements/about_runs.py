@@ -109,10 +109,9 @@ def count_queued() -> Aggregate:
 def count_routes() -> Aggregate:
     """Count the runs that have not ended, by workflow and version.
 
-    Index: runs_page where the filter names a tenant, else a collection scan.
+    Index: runs_live, which holds all that is read.
     """
-    by = {"workflow": "$workflow", "version": "$version"}
-    return Aggregate("count_routes", {"status": {"$in": sorted(ACTIVE)}}, [_counted(by)])
+    return Aggregate("count_routes", {"live": True}, [_counted("$route")], hint="runs_live")
 
 
 def count_runs(query: Filter) -> Aggregate:
@@ -360,10 +359,10 @@ def find_queued(slot_key: str, limit: int, without: Sequence[str] = ()) -> Find:
 def find_route(route: str, after: str, limit: int) -> Find:
     """Read the next runs of a route that have not ended, in the order of their ids.
 
-    Index: _id; what lies between is looked through, once for a deploy.
+    Index: runs_live.
     """
-    query = {"_id": {"$gt": after}, "route": route, "status": {"$in": sorted(ACTIVE)}}
-    return Find("find_route", query, sort=(("_id", 1),), limit=limit, hint="_id_")
+    query = {"route": route, "_id": {"$gt": after}, "live": True}
+    return Find("find_route", query, sort=(("_id", 1),), limit=limit, hint="runs_live")
 
 
 def find_run(run_id: str, projection: Mapping[str, Any] | None = None) -> Find:
