@@ -127,12 +127,13 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     if definition.retention:
         # Whoever ends the run, be it a process that does not know the workflow, can tell how long it is kept.
         run["retention"] = {status: kept.total_seconds() for status, kept in definition.retention.items()}
-    run |= reacting(order)
-    if order.tags:
-        run["tags"] = list(order.tags)
-    if order.metadata:
-        run["metadata"] = dict(order.metadata)
-    return run
+    return run | reacting(order) | _labels(order)
+
+
+def _labels(order: Order) -> dict[str, Any]:
+    """Return what a new run can be found by, as whoever starts it says."""
+    labels = {"tags": list(order.tags), "metadata": dict(order.metadata or {})}
+    return {name: given for name, given in labels.items() if given}
 
 
 def reacting(order: Order) -> dict[str, Any]:
