@@ -40,10 +40,12 @@ class Reaper:
             self.deaths += 1
             self.alive[place] = self._begin()
 
-    def rage(self, shortest: float, longest: float, *, until: Callable[[], bool], within: float) -> None:
-        """Strike every now and then until something is so."""
+    def rage(
+        self, shortest: float, longest: float, *, until: Callable[[], bool], within: float, fewest: int = 0
+    ) -> None:
+        """Strike every now and then until something is so and so many have died."""
         deadline = time.monotonic() + within
-        while not until():
+        while not until() or self.deaths < fewest:
             assert time.monotonic() < deadline, f"not over within {within:g} s, {self.deaths} deaths"
             time.sleep(self._dice.uniform(shortest, longest))
             self.strike()

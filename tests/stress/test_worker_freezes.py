@@ -19,11 +19,11 @@ WORKER = {"lease": f"{LEASE}s", "concurrency": 12, "poll_interval": "200ms", "ma
 
 
 def freeze_at_random(
-    fleet: Fleet, runs: Runs, dice: random.Random, opening: Opening, *, n: int, workers: int, over: float, fewest: int
+    fleet: Fleet, runs: Runs, dice: random.Random, opening: Opening, *, n: int, workers: int, over: float, pace: float
 ) -> None:
     """Start `n` runs over so many seconds while workers freeze, and check everything."""
     names = [fleet.spawn(f"worker{i}", opening=asdict(opening)) for i in range(workers)]
-    numbers = [{"n": i, "pace": 0.05} for i in range(n)]
+    numbers = [{"n": i, "pace": pace} for i in range(n)]
     starter = asking({**asdict(opening), "worker": None}, "starter", numbers, every=over / n)
     fleet.spawn(role="starter", **starter)
     while fleet.code("starter") is None:
@@ -36,7 +36,7 @@ def freeze_at_random(
     runs.until_ended(n, within=60)
     evidence = gather(runs, fleet.ledger_path)
     assert not checker.violations(evidence, checker.recovered_from_the_dead_only)
-    assert sum(run["recovery_count"] for run in evidence.documents.values()) >= fewest, "nobody froze at work"
+    assert sum(run["recovery_count"] for run in evidence.documents.values()) > 0, "nobody froze at work"
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def opening(mongo_uri: str, database_name: str, fleet: Fleet) -> Opening:
 
 
 def test_workers_freeze_and_go_on(fleet: Fleet, runs: Runs, dice: random.Random, opening: Opening) -> None:
-    # In so short a time none may be at work when it freezes.
-    freeze_at_random(fleet, runs, dice, opening, n=50, workers=2, over=6.0, fewest=0)
+    # So slow that whoever freezes is at work.
+    freeze_at_random(fleet, runs, dice, opening, n=50, workers=2, over=6.0, pace=0.3)
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(600)
 def test_workers_freeze_again_and_again(fleet: Fleet, runs: Runs, dice: random.Random, opening: Opening) -> None:
-    freeze_at_random(fleet, runs, dice, opening, n=600, workers=4, over=60.0, fewest=1)
+    freeze_at_random(fleet, runs, dice, opening, n=600, workers=4, over=60.0, pace=0.05)
