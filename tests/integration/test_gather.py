@@ -250,7 +250,7 @@ async def test_any_takes_the_first_that_succeeds_and_ends_the_others(make_app: A
 
         async def succeeds() -> str:
             begun.append("succeeds")
-            await ctx.sleep(0.02)
+            await ctx.sleep(0.3)
             return "first"
 
         async def later() -> str:

@@ -32,11 +32,11 @@ def none() -> None: ...
 ASKS: dict[str, Ask] = {
     "call": lambda ctx: ctx.call("k", int),
     "choose": lambda ctx: ctx.choose("k", 1),
-    "sleep": lambda ctx: ctx.sleep(0.001, key="k"),
-    "wait": lambda ctx: ctx.wait("w", timeout=0.001, default=1, key="k"),
-    "wait_for": lambda ctx: ctx.wait_for("e", timeout=0.001, default=1, key="k"),
-    "approve": lambda ctx: ctx.approve("a", timeout=0.001, key="k"),
-    "ask": lambda ctx: ctx.ask("q", timeout=0.001, key="k"),
+    "sleep": lambda ctx: ctx.sleep(0.1, key="k"),
+    "wait": lambda ctx: ctx.wait("w", timeout=0.1, default=1, key="k"),
+    "wait_for": lambda ctx: ctx.wait_for("e", timeout=0.1, default=1, key="k"),
+    "approve": lambda ctx: ctx.approve("a", timeout=0.1, key="k"),
+    "ask": lambda ctx: ctx.ask("q", timeout=0.1, key="k"),
     "poll": lambda ctx: ctx.poll("k", lambda: 1, every=1),
     "each": lambda ctx: ctx.each("k", [1, 2], item),
     "gather": lambda ctx: ctx.gather("k", {"a": int}),
@@ -79,10 +79,10 @@ async def test_calls_without_keys_in_another_order_are_found_out(make_app: Any) 
     async def handler(ctx: Context[Any]) -> None:
         entered.append(1)
         if len(entered) == 1:
-            await ctx.wait_for("a", timeout=0.001, default=1)
-            await ctx.wait_for("b", timeout=0.001, default=1)
+            await ctx.wait_for("a", timeout=0.1, default=1)
+            await ctx.wait_for("b", timeout=0.1, default=1)
         else:
-            await ctx.wait_for("b", timeout=0.001, default=1)
+            await ctx.wait_for("b", timeout=0.1, default=1)
         await ctx.sleep(0.01)
 
     run = await ended(make_app, handler, retry=AGAIN, max_attempts=None)

@@ -49,7 +49,7 @@ class Meddled:
 
     def __init__(self, opening: Opening, told: Ledger, at: int, verb: Verb, *, doubt: bool) -> None:
         self.name = f"{verb.__name__}-{at}"
-        self.value = {"n": at, "pace": 0.005}
+        self.value = {"n": at, "pace": 0.2}
         self.opening = replace(opening, flows=(("five", self.name, "1.0.0"),))
         self.told, self.at, self.verb, self.doubt = told, at, verb, doubt
         self.came = False
