@@ -142,6 +142,7 @@ class Streamline(Verbs):
                 self._registry,
                 self._worker,
                 self._secret,
+                self._tenancy,
             )
             await self._begin_following(self._session)
         except BaseException:

@@ -120,10 +120,11 @@ class Answers(Opened):
         Raises:
             RunNotFound: There is no run with this `run_id`.
             InvalidQuery: `match` is not of the allowed form; nothing is stored.
+            TenantRequired: ``app.all_tenants()`` sends it to no `run_id`, and nothing that it starts names a tenant.
             IdempotencyConflict: `run_id` is that of an ended run, or one of another workflow than is to be started.
         """
         missing = None if start_if_missing is None else self._missing(start_if_missing)
-        scope = self._scope if run_id is not None and missing is None else self._home
+        scope = self._scope if missing is None else self._home
         sending = self._open_session.sending
         return await sending.send(name, payload, scope, run_id=run_id, match=match, missing=missing)
 

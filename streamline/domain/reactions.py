@@ -9,10 +9,12 @@ from typing import Any
 from streamline.domain.names import check_key, check_name
 from streamline.domain.payloads import ANY, Codec
 from streamline.domain.statuses import TERMINAL
+from streamline.domain.tenancy import check_tenant
 from streamline.errors import InvalidKey, InvalidName, InvalidPolicy, SerializationError
 
 Wanted = Mapping[str, Any]
 Matching = str | Mapping[str, Any] | Callable[[Any], Mapping[str, Any] | None]
+Owner = str | Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,19 @@ class OnEvent:
         event: The event's name.
         match: Paths in the payload and the values that they must have; default every event of the name.
         input: Function of the payload that returns the run's input; default the payload itself.
+        tenant: Whose run an event of no tenant starts: a tenant, or a function of the payload that returns one, and
+            the same one each time. Within a tenant an event starts runs of that tenant only. Default the event's own.
 
     Raises:
         InvalidName: The event's name is not of the allowed form.
-        InvalidPolicy: `match` or `input` is of another kind.
+        InvalidPolicy: `match`, `input` or `tenant` is of another kind.
+        InvalidTenant: `tenant` cannot be the name of one.
     """
 
     event: str
     match: Wanted | None = None
     input: Callable[[Any], Any] | None = None
+    tenant: Owner | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -101,11 +107,12 @@ class OnEvent:
         if self.match is not None:
             _check_paths(self.match)
         _check_function(self.input)
+        _check_owner(self.tenant)
 
     def announced(self) -> dict[str, Any]:
         """Return what every process has to know of it."""
         match = {} if self.match is None else {"match": ANY.encode(dict(self.match), "triggers").value}
-        return {"name": self.event, **match}
+        return {"name": self.event, **match, **({} if self.tenant is None else {"names_tenant": True})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +123,20 @@ class OnCompletion:
         workflow: The other workflow, or its name.
         status: Which ends are meant: terminal statuses; default ``{"done"}``.
         input: Function of the ended `Run` that returns the run's input; default the ended run's output.
+        tenant: Whose run the end of a run of no tenant starts: a tenant, or a function of the ended `Run` that returns
+            one, and the same one each time. The end of a tenant's run starts runs of that tenant only. Default the
+            ended run's own.
 
     Raises:
         InvalidName: The workflow's name is not of the allowed form.
-        InvalidPolicy: `status` or `input` is of another kind.
+        InvalidPolicy: `status`, `input` or `tenant` is of another kind.
+        InvalidTenant: `tenant` cannot be the name of one.
     """
 
     workflow: Any
     status: str | Collection[str] = frozenset({"done"})
     input: Callable[[Any], Any] | None = None
+    tenant: Owner | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -133,6 +145,7 @@ class OnCompletion:
         if not wanted or not wanted <= TERMINAL:
             raise InvalidPolicy(f"triggers.status: of {', '.join(sorted(TERMINAL))}", field="triggers.status")
         _check_function(self.input)
+        _check_owner(self.tenant)
 
     @property
     def name(self) -> str:
@@ -209,3 +222,10 @@ def _check_path(path: object) -> None:
 def _check_function(function: object) -> None:
     if function is not None and not callable(function):
         raise InvalidPolicy("input: a function", field="input")
+
+
+def _check_owner(tenant: object) -> None:
+    if isinstance(tenant, str):
+        check_tenant(tenant)
+    elif tenant is not None and not callable(tenant):
+        raise InvalidPolicy("tenant: a tenant, or a function that returns one", field="tenant")

@@ -16,16 +16,16 @@ from typing import Any
 from streamline.domain.definition import Definition
 from streamline.domain.heard import SKEW
 from streamline.domain.payloads import copied
-from streamline.domain.reactions import OnEvent
-from streamline.domain.run import read_run
+from streamline.domain.reactions import OnEvent, Trigger
+from streamline.domain.run import Run, read_run
 from streamline.engine.control import Control
 from streamline.engine.kept_events import kept_events
 from streamline.engine.letters import as_event
 from streamline.engine.runtime import Runtime
 from streamline.engine.starting.starter import Starter
 from streamline.errors import RunNotFound, StoreUnavailable, StreamlineError
-from streamline.features.triggers import started_id, trigger_of
-from streamline.store import Scope, statements
+from streamline.features.triggers import owner_of, started_id, trigger_of
+from streamline.store import EVERYTHING, Scope, statements
 
 logger = logging.getLogger("streamline.engine")
 
@@ -161,10 +161,10 @@ class Delivery:
             self._runtime.hint(HINT)
         return started
 
-    async def _start(self, event: dict[str, Any], definition: Definition, trigger: Any) -> bool:
-        scope, failure = Scope(event.get("tenant_id")), None
+    async def _start(self, event: dict[str, Any], definition: Definition, trigger: Trigger) -> bool:
+        home, failure = Scope(event.get("tenant_id")), None
         try:
-            value = await self._input(event, trigger)
+            value, scope = await self._wanted(event, trigger)
             created = await self._started(event, definition, value, scope)
         except StoreUnavailable:
             raise
@@ -172,7 +172,7 @@ class Delivery:
             logger.exception("event %s does not start %s", event["_id"], definition.name)
             failure, created = self._failure(definition.name, error), False
         settled = statements.settle_trigger(event["_id"], definition.name, failure, reached=int(created))
-        await self._runtime.store.run(settled, scope)
+        await self._runtime.store.run(settled, home)
         return created
 
     def _failure(self, workflow: str, error: Exception) -> dict[str, Any]:
@@ -186,21 +186,26 @@ class Delivery:
         try:
             return (await self._starter.start(definition, value, {"run_id": run_id}, scope, **born)).created
         except StreamlineError:
-            if await self._find(run_id, scope) is not None:
+            if await self._is_there(run_id):
                 return True  # somebody was first, and has died before saying so
             raise
 
-    async def _find(self, run_id: str, scope: Scope) -> dict[str, Any] | None:
+    async def _is_there(self, run_id: str) -> bool:
         try:
-            return await self._runtime.read(run_id, scope, {"_id": 1})
+            # Whose it is may have been said otherwise by another version of the workflow: it is the same start.
+            return bool(await self._runtime.read(run_id, EVERYTHING, {"_id": 1}))
         except RunNotFound:
-            return None
+            return False
 
-    async def _input(self, event: dict[str, Any], trigger: Any) -> Any:
-        if trigger.input is None:
-            return copied(event["payload"])
-        if isinstance(trigger, OnEvent):
-            return trigger.input(copied(event["payload"]))
-        of = event["of"]
-        run = await self._runtime.read(of["run_id"], Scope(event.get("tenant_id")))
-        return trigger.input(read_run(run, self._runtime.registry.serving(run["workflow"], run["version"])))
+    async def _wanted(self, event: dict[str, Any], trigger: Trigger) -> tuple[Any, Scope]:
+        """Return the input of the run that an event starts, and whose run it is."""
+        is_told = isinstance(trigger, OnEvent) or (trigger.input is None and not callable(trigger.tenant))
+        ended = None if is_told else await self._ended(event)
+        required = self._runtime.tenancy.required
+        tenant_id = owner_of(trigger, ended or copied(event["payload"]), event.get("tenant_id"), required=required)
+        payload = copied(event["payload"])
+        return payload if trigger.input is None else trigger.input(ended or payload), Scope(tenant_id)
+
+    async def _ended(self, event: Mapping[str, Any]) -> Run:
+        run = await self._runtime.read(event["of"]["run_id"], Scope(event.get("tenant_id")))
+        return read_run(run, self._runtime.registry.serving(run["workflow"], run["version"]))

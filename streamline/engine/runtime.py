@@ -12,6 +12,7 @@ from streamline.clock import Clock
 from streamline.domain.change import Change, carry_out
 from streamline.domain.definition import versioned
 from streamline.domain.names import is_storable
+from streamline.domain.tenancy import Tenancy
 from streamline.domain.transitions.closing import telling
 from streamline.engine.facts import Facts
 from streamline.engine.outbox import Outbox
@@ -40,6 +41,7 @@ class Runtime:
     facts: Facts
     outbox: Outbox
     triggers: Triggers
+    tenancy: Tenancy
     models: dict[str, Any] = field(default_factory=dict)
 
     def announce(self, route: str, due_at: datetime | None) -> None:

@@ -56,12 +56,16 @@ class Sending:
             raise InvalidQuery("run_id, match: give one of them", field="match")
         encoded = codec_of(payload).encode(payload, "payload")
         check_payload(self._runtime, None, encoded, "payload")
+        if match is not None:
+            scope.single()
         wanted = await self._checked(match)
         if missing is not None:
             return await self._send_or_start(name, encoded, scope, run_id, wanted, missing)
         if run_id is not None:
             return await self._send_to(run_id, name, encoded, scope)
         await self._runtime.triggers.refresh()
+        if not self._runtime.triggers.names_tenant(name, encoded.value):
+            scope.single()
         event = letter(self._runtime, new_run_id(), name, encoded, scope.tenant_id, match=wanted)
         return await self._delivery.deliver(await post(self._runtime, event))
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.definition import Definition
+from streamline.domain.tenancy import Tenancy
 from streamline.engine.closer import Closer
 from streamline.engine.control import Control
 from streamline.engine.endings import Endings
@@ -89,6 +90,7 @@ class Session:
         registry: Registry,
         worker: Worker | None,
         secret: str | bytes | None,
+        tenancy: Tenancy,
     ) -> Self:
         """Connect, check the deployment, create what is missing, and start the worker."""
         driver = connect(target, database=database, prefix=prefix, settings=settings)
@@ -106,9 +108,8 @@ class Session:
             facts = Facts(store, bus, wakes)
             await facts.load()
             outbox = Outbox(store, clock, facts, EventLog(store, clock, bus), bus, wakes)
-            runtime = Runtime(
-                store, clock, bus, registry, settings, wakes, tokens, facts, outbox, Triggers(facts, registry)
-            )
+            triggers = Triggers(facts, registry)
+            runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts, outbox, triggers, tenancy)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
             await session.ensure_indexes()
             await session.definitions.load()

@@ -11,7 +11,13 @@ from typing import Any
 
 from streamline.engine.facts import Facts
 from streamline.engine.registry import Registry
-from streamline.features.triggers import announcement, is_to_be_announced, started_by_end, started_by_event
+from streamline.features.triggers import (
+    announcement,
+    is_to_be_announced,
+    names_tenant,
+    started_by_end,
+    started_by_event,
+)
 
 _FACT = "triggers"
 
@@ -37,6 +43,10 @@ class Triggers:
     def started_by_event(self, name: str, payload: Any) -> list[str]:
         """Return the workflows that an event starts."""
         return started_by_event(self._known, name, payload)
+
+    def names_tenant(self, name: str, payload: Any) -> bool:
+        """Return whether something that an event of no tenant starts says whose it is."""
+        return names_tenant(self._known, name, payload)
 
     def started_by_end(self, workflow: str, status: str) -> list[str]:
         """Return the workflows that the end of another one's run starts."""

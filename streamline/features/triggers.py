@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamline.domain.definition import Definition
-from streamline.domain.reactions import OnCompletion, OnEvent, matches
+from streamline.domain.reactions import OnCompletion, OnEvent, Trigger, matches
+from streamline.domain.tenancy import check_tenant
 from streamline.domain.versions import order_of
+from streamline.errors import ForeignTenant, TenantRequired
 
 Known = Mapping[str, Mapping[str, Any]]
 
@@ -36,6 +38,15 @@ def started_by_event(known: Known, name: str, payload: Any) -> list[str]:
     )
 
 
+def names_tenant(known: Known, name: str, payload: Any) -> bool:
+    """Return whether something that an event of no tenant starts says whose it is."""
+    return any(
+        rule["name"] == name and rule.get("names_tenant", False) and matches(rule.get("match"), payload)
+        for each in known.values()
+        for rule in each["events"]
+    )
+
+
 def started_by_end(known: Known, workflow: str, status: str) -> list[str]:
     """Return the workflows that the end of another one's run starts."""
     return sorted(
@@ -55,6 +66,30 @@ def trigger_of(definition: Definition, event: Mapping[str, Any]) -> OnEvent | On
         elif isinstance(each, OnEvent) and each.event == event["name"] and matches(each.match, event["payload"]):
             return each
     return None
+
+
+def owner_of(trigger: Trigger, told: Any, tenant_id: str | None, *, required: bool) -> str | None:
+    """Return whose run a trigger starts; None where it belongs to nobody.
+
+    Args:
+        trigger: What starts it.
+        told: The payload, or the ended run: what the trigger's functions are of.
+        tenant_id: Whose event it is, or whose run has ended.
+        required: Whether every run must belong to a tenant.
+
+    Raises:
+        InvalidTenant: The trigger names what cannot be a tenant.
+        ForeignTenant: It names another tenant than the one whose event it is.
+        TenantRequired: Neither the trigger nor the event says whose the run is, and it has to be said.
+    """
+    if trigger.tenant is None:
+        if tenant_id is None and required:
+            raise TenantRequired("whose run? the event has no tenant, and the trigger names none", field="tenant")
+        return tenant_id
+    named = check_tenant(trigger.tenant(told) if callable(trigger.tenant) else trigger.tenant)
+    if tenant_id is not None and named != tenant_id:
+        raise ForeignTenant("what happens within one tenant starts no run of another", field="tenant")
+    return named
 
 
 def started_id(event: Mapping[str, Any], workflow: str) -> str:
