@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,14 +11,12 @@ from streamline.domain.decisions import check_run
 from streamline.domain.definition import Definition
 from streamline.domain.payloads import ANY, Codec
 from streamline.domain.place import Place, at_work, attempt_of, unfinished
-from streamline.domain.record import Record
+from streamline.domain.record import Record, required
 from streamline.domain.statuses import TERMINAL, RunStatus, StepStatus
 from streamline.errors import CorruptRun
 
 # Waits that end by themselves, or with a child.
 _UNANSWERABLE = ("child", "join", "poll", "sleep")
-# Fields of a run that only some have, and that are read as they are stored.
-_PLAIN = ("parent", "root_run_id", "forked_from", "deadline_at", "start_by", "schedule_id", "scheduled_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +129,19 @@ class Event(Record):
     position: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Record):
-    """One step of a run."""
+@dataclass(frozen=True)
+class StepFields:
+    """What a step has as a value and as it is stored."""
 
-    id: str
-    status: StepStatus
+    __slots__ = ()
+
+    id: str = required()
+    status: StepStatus = required()
     attempt: int = 0
     output: Any = None
     error: Failure | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    waits: tuple[Wait, ...] = ()
     progress: Progress | None = None
     compensation: Compensation | None = None
     group: str | None = None
@@ -150,40 +149,40 @@ class Step(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Run(Record):
-    """One run of a workflow, as it was stored when it was read.
+class Step(StepFields, Record):
+    """One step of a run."""
 
-    Instants are aware UTC with whole milliseconds; `input`, `state`, `output` and the steps' outputs are of their
-    annotated types where the workflow is registered in the reading process, else as stored.
-    """
+    waits: tuple[Wait, ...] = ()
 
-    id: str
-    workflow: str
-    version: str
-    status: RunStatus
-    input: Any
-    state: Any
-    output: Any
-    error: Failure | None
-    steps: tuple[Step, ...]
-    tenant_id: str | None
-    priority: int
-    tags: tuple[str, ...]
-    metadata: Mapping[str, Any]
-    idempotency_key: str | None
-    attempt: int
-    recovery_count: int
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    due_at: datetime | None
-    expire_at: datetime | None
-    paused: bool
-    cancel: Mapping[str, Any] | None
-    waits: tuple[Wait, ...]
-    worker: str | None
-    rev: int
+
+@dataclass(frozen=True)
+class RunFields:
+    """What a run has as a value and as it is stored."""
+
+    __slots__ = ()
+
+    id: str = required()
+    workflow: str = required()
+    version: str = required()
+    status: RunStatus = required()
+    priority: int = required()
+    attempt: int = required()
+    recovery_count: int = required()
+    rev: int = required()
+    created_at: datetime = required()
+    updated_at: datetime = required()
+    input: Any = required()
+    state: Any = None
+    output: Any = None
+    error: Failure | None = None
+    tenant_id: str | None = None
+    tags: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    due_at: datetime | None = None
+    expire_at: datetime | None = None
+    cancel: Mapping[str, Any] | None = None
     parent: Mapping[str, Any] | None = None
     root_run_id: str | None = None
     forked_from: str | None = None
@@ -192,9 +191,24 @@ class Run(Record):
     schedule_id: str | None = None
     scheduled_at: datetime | None = None
     logs: tuple[LogLine, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
     slot: int | None = None
     queued_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(RunFields, Record):
+    """One run of a workflow, as it was stored when it was read.
+
+    Instants are aware UTC with whole milliseconds; `input`, `state`, `output` and the steps' outputs are of their
+    annotated types where the workflow is registered in the reading process, else as stored.
+    """
+
+    steps: tuple[Step, ...]
+    metadata: Mapping[str, Any]
+    paused: bool
+    waits: tuple[Wait, ...]
+    worker: str | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -246,42 +260,28 @@ def entry_of(event: Event) -> dict[str, Any]:
     return {"_id": event.position, **of_run, "event": {**told, **event.data}}
 
 
+_DECODED = ("id", "input", "state", "output", "error", "tags", "logs")
+_AS_STORED = tuple((each.name, each.default) for each in fields(RunFields) if each.name not in _DECODED)
+
+
 def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
+    as_stored = {name: document[name] if none is MISSING else document.get(name, none) for name, none in _AS_STORED}
     steps = tuple(_read_step(document, i, definition) for i in range(len(document["steps"])))
-    paused = document.get("paused")
     return Run(
+        **as_stored,
         id=document["_id"],
-        workflow=document["workflow"],
-        version=document["version"],
-        status=document["status"],
         input=_codec(definition, "input").decode(document["input"]),
         state=_decoded(document, "state", definition),
         output=read_output(document, definition),
         error=_read_failure(document.get("error")),
         steps=steps,
-        tenant_id=document.get("tenant_id"),
-        priority=document["priority"],
         tags=tuple(document.get("tags", ())),
         metadata=dict(document.get("metadata", {})),
-        idempotency_key=document.get("idempotency_key"),
-        attempt=document["attempt"],
-        recovery_count=document["recovery_count"],
-        created_at=document["created_at"],
-        updated_at=document["updated_at"],
-        started_at=document.get("started_at"),
-        ended_at=document.get("ended_at"),
-        due_at=document.get("due_at"),
-        expire_at=document.get("expire_at"),
-        paused=bool(paused),
-        cancel=document.get("cancel"),
+        paused=bool(document.get("paused")),
         waits=tuple(wait for step in steps for wait in step.waits),
         worker=(document.get("lease") or {}).get("worker"),
-        rev=document["rev"],
-        **{name: document.get(name) for name in _PLAIN},
         logs=tuple(LogLine(**line) for line in document.get("logs", ())),
         metrics=dict(document.get("metrics", {})),
-        slot=document.get("slot"),
-        queued_at=document.get("queued_at"),
     )
 
 

@@ -158,6 +158,12 @@ class Conflict(StreamlineError):
     http_status = 409
 
 
+class DocumentIsReadOnly(Conflict):
+    """The documents of `streamline.odm` are for reading; runs are changed by the verbs of the app."""
+
+    code = "document.read_only"
+
+
 class IllegalTransition(Conflict):
     """The run's status does not allow this change."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from streamline.domain.payloads import ANY, Codec
-from streamline.domain.record import Record
+from streamline.domain.record import Record, required
 from streamline.errors import ScheduleError
 from streamline.features.recurrence.terms import CatchUp, Overlap, recurrence_of
 from streamline.features.recurrence.wall_clock import Fold, Gap, Occurrence
@@ -18,8 +18,36 @@ PREVIEW_MAX = 1000
 _JUST_BEFORE = timedelta(milliseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule(Record):
+@dataclass(frozen=True)
+class ScheduleFields:
+    """What a schedule has as a value and as it is stored."""
+
+    __slots__ = ()
+
+    workflow: str = required()
+    rule: Mapping[str, Any] = required()
+    timezone: str = required()
+    input: Any = required()
+    overlap: Overlap = required()
+    catch_up: CatchUp = required()
+    dst_gap: Gap = required()
+    dst_fold: Fold = required()
+    next_at: datetime | None = required()
+    paused: bool = required()
+    occurrences: int = required()
+    skipped: int = required()
+    failed: int = required()
+    waiting: tuple[datetime, ...] = required()
+    last_run_id: str | None = required()
+    last_at: datetime | None = required()
+    last_error: Mapping[str, Any] | None = required()
+    tenant_id: str | None = required()
+    created_at: datetime = required()
+    updated_at: datetime = required()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule(ScheduleFields, Record):
     """A series of runs, as it was stored when it was read.
 
     Attributes:
@@ -39,29 +67,9 @@ class Schedule(Record):
     """
 
     id: str
-    workflow: str
-    rule: Mapping[str, Any]
-    timezone: str
-    input: Any
-    overlap: Overlap
-    catch_up: CatchUp
-    dst_gap: Gap
-    dst_fold: Fold
     jitter: timedelta | None
     until: datetime | None
     count: int | None
-    next_at: datetime | None
-    paused: bool
-    occurrences: int
-    skipped: int
-    failed: int
-    waiting: tuple[datetime, ...]
-    last_run_id: str | None
-    last_at: datetime | None
-    last_error: Mapping[str, Any] | None
-    tenant_id: str | None
-    created_at: datetime
-    updated_at: datetime
 
     @property
     def ended(self) -> bool:
@@ -97,15 +105,12 @@ def _input(stored: Any, codec: Codec | None) -> Any:
 
 def read_schedule(document: Mapping[str, Any], codec: Codec | None) -> Schedule:
     """Return the schedule that a document holds; its input as stored where it does not fit the workflow any more."""
-    jitter = document["jitter"]
-    same = ("workflow", "rule", "timezone", "overlap", "catch_up", "dst_gap", "dst_fold", "count", "next_at", "paused")
-    told = ("occurrences", "skipped", "failed", "last_run_id", "last_at", "last_error", "created_at", "updated_at")
+    as_stored, jitter = {each.name: document[each.name] for each in fields(ScheduleFields)}, document["jitter"]
+    read = {"input": _input(document["input"], codec), "waiting": tuple(document["waiting"])}
     return Schedule(
-        **{name: document[name] for name in (*same, *told)},
+        **{**as_stored, **read},
         id=document["name"],
-        tenant_id=document["tenant_id"],
-        input=_input(document["input"], codec),
         jitter=None if jitter is None else timedelta(seconds=jitter),
         until=document["until_at"],
-        waiting=tuple(document["waiting"]),
+        count=document["count"],
     )
