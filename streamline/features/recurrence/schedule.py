@@ -105,10 +105,11 @@ def _input(stored: Any, codec: Codec | None) -> Any:
 
 def read_schedule(document: Mapping[str, Any], codec: Codec | None) -> Schedule:
     """Return the schedule that a document holds; its input as stored where it does not fit the workflow any more."""
-    as_stored, jitter = {each.name: document[each.name] for each in fields(ScheduleFields)}, document["jitter"]
-    read = {"input": _input(document["input"], codec), "waiting": tuple(document["waiting"])}
+    jitter = document["jitter"]
+    same: dict[str, Any] = {each.name: document[each.name] for each in fields(ScheduleFields)}
+    same |= {"input": _input(document["input"], codec), "waiting": tuple(document["waiting"])}
     return Schedule(
-        **{**as_stored, **read},
+        **same,
         id=document["name"],
         jitter=None if jitter is None else timedelta(seconds=jitter),
         until=document["until_at"],
