@@ -57,7 +57,7 @@ class StoredStep(BaseModel, StepFields):  # type: ignore[misc]  # pyright: ignor
         compensable: Whether it is undone where the run ends badly.
         keep: How many earlier outputs are kept.
         history: The earlier outputs.
-        version: Which output the present one is.
+        version: Which output the present one is, where earlier ones are kept.
     """
 
     waits: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class StoredStep(BaseModel, StepFields):  # type: ignore[misc]  # pyright: ignor
     compensable: bool = False
     keep: int = 0
     history: tuple[StoredOutput, ...] = ()
-    version: int = 1
+    version: int | None = None
 
 
 class RunDocument(EngineDocument, RunFields):  # pyright: ignore[reportGeneralTypeIssues]

@@ -34,6 +34,7 @@ def test_every_field_that_random_walks_come_to_is_known() -> None:
             assert run.get("lease", {}).keys() <= StoredLease.model_fields.keys()
             for step in run["steps"]:
                 assert step.keys() <= of_step
+                assert StoredStep.model_validate(step).status == step["status"]
                 assert (step.get("compensation") or {}).keys() <= of_undoing
             apply(run, walk.next_change(run))
     assert {"lease", "paused", "cancel", "jumps", "hooks", "owes_at", "recovered_before", "waiting_since"} <= seen
