@@ -238,6 +238,30 @@ class TestCatchingUp:
             await passing(app, clock, hours=1, seconds=55)
         assert len(await stored(runs)) == 1
 
+    @pytest.mark.parametrize("catch_up", ["skip", "latest", "all"])
+    async def test_all_that_is_on_time_is_started(
+        self, app: Streamline, clock: MovableClock, runs: Any, catch_up: Any
+    ) -> None:
+        """A stall of some seconds loses nothing of what recurs often."""
+        async with app:
+            made = await app.schedules.create("often", quick, every="10s", overlap="allow", catch_up=catch_up)
+            assert made.next_at is not None
+            await passing(app, clock, seconds=35)
+            assert [(run["scheduled_at"] - made.next_at).seconds for run in await stored(runs)] == [0, 10, 20]
+            await passing(app, clock, minutes=3)
+            found = [(run["scheduled_at"] - made.next_at).seconds for run in await stored(runs)]
+        begin = 30 if catch_up == "all" else 150
+        assert found == [0, 10, 20, *range(begin, 201, 10)]
+
+    async def test_what_is_on_time_may_not_overlap_either(
+        self, app: Streamline, clock: MovableClock, runs: Any
+    ) -> None:
+        async with app:
+            await app.schedules.create("often", slow, every="10s")
+            await passing(app, clock, seconds=35)
+            schedule = await app.schedules.get("often")
+        assert (len(await stored(runs)), schedule.skipped, schedule.waiting) == (1, 2, ())
+
     async def test_latest_starts_one(self, app: Streamline, clock: MovableClock, runs: Any) -> None:
         async with app:
             made = await self.missed(app, clock, catch_up="latest")
@@ -349,6 +373,33 @@ class TestVerbs:
             assert (limited.count, limited.jitter) == (5, timedelta(minutes=1))
             free = await app.schedules.update("hourly", count=None, jitter=None, until=None)
             assert (free.count, free.jitter, free.until) == (None, None, None)
+
+    async def test_updating_the_end_keeps_what_is_due(self, app: Streamline, clock: MovableClock, runs: Any) -> None:
+        async with app:
+            made = await hourly(app, quick, catch_up="all", overlap="allow")
+            assert made.next_at is not None
+            clock.move(hours=2, minutes=10)
+            assert (await app.schedules.update("hourly", count=3)).next_at == made.next_at
+            again = {"every": "1h", "catch_up": "all", "overlap": "allow", "until": clock.now() + 9 * HOUR}
+            clock.move(minutes=1)
+            kept = await app.schedules.create("hourly", quick, exists="update", **again)  # type: ignore[arg-type]
+            assert (kept.next_at, kept.rule) == (made.next_at, made.rule)
+            await app.tick()
+            assert [run["scheduled_at"] for run in await stored(runs)] == [made.next_at, made.next_at + HOUR]
+            assert (await app.schedules.update("hourly", until=clock.now())).ended
+            with pytest.raises(ScheduleError):
+                await app.schedules.update("hourly", daily="09:00")
+
+    async def test_another_beginning_is_another_rule(self, app: Streamline) -> None:
+        async with app:
+            begins = "DTSTART:20260101T{}0000\nRRULE:FREQ=DAILY"
+            made = await app.schedules.create("daily", quick, rrule=begins.format("09"))
+            assert await app.schedules.create("daily", quick, rrule=begins.format("09")) == made
+            with pytest.raises(IdempotencyConflict):
+                await app.schedules.create("daily", quick, rrule=begins.format("10"))
+            moved = await app.schedules.update("daily", rrule=begins.format("10"))
+            assert moved.next_at is not None
+            assert moved.next_at.hour == 10
 
     async def test_updating_a_paused_one_leaves_it_paused(
         self, app: Streamline, clock: MovableClock, runs: Any
@@ -579,6 +630,19 @@ class TestTrouble:
             await passing(app, clock, hours=1)
             assert "hourly" in {run["_id"].partition("@")[0] for run in await stored(runs)}
             assert await app.tick() == 0
+
+    async def test_who_can_read_it_is_not_late_for_one_who_cannot(
+        self, app: Streamline, clock: MovableClock, runs: Any, database: Any
+    ) -> None:
+        """One process has no data on the zone, and comes first; another one has."""
+        async with app:
+            made = await app.schedules.create("daily", quick, daily="09:00", timezone="Europe/Paris")
+            assert made.next_at is not None
+            for zone in ("Mars/Base", "Europe/Paris"):
+                await database["streamline.schedules"].update_one({}, {"$set": {"timezone": zone}})
+                clock.move(seconds=max(10, (made.next_at - clock.now()).total_seconds()))
+                await app.tick()
+        assert [run["scheduled_at"] for run in await stored(runs)] == [made.next_at]
 
 
 async def _linger(ctx: Context[Any, Any]) -> Any:

@@ -205,6 +205,26 @@ def test_recurrence_rules_keep_to_the_wall_and_end() -> None:
     assert [each.at.day for each in islice(fridays, 3)] == [30, 27, 27]
 
 
+def test_a_recurrence_rule_of_long_ago_need_not_be_gone_through() -> None:
+    times = f"BYHOUR={','.join(map(str, range(12)))};BYMINUTE={','.join(map(str, range(0, 60, 5)))}"
+    for begin in ("DTSTART:00010101T000000\n", "DTSTART:00010103T000000\n", "DTSTART:00040229T000000\n"):
+        for rule in (f"FREQ=DAILY;{times}", f"FREQ=WEEKLY;INTERVAL=3;BYDAY=MO,TU,WE,TH,FR,SA,SU;{times}"):
+            assert recurrence("UTC", rrule=begin + rule).first(NOW) is not None
+        yearly = recurrence("UTC", rrule=f"{begin}FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR,SA,SU;{times}").first(NOW)
+        assert yearly == Occurrence(NOW + timedelta(minutes=5), datetime(2026, 1, 1, 0, 5))
+
+
+def test_the_ends_of_the_calendar_can_be_asked_about() -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for rule in ({"daily": "09:00"}, {"weekly": "mon 09:00"}, {"monthly": "31 09:00"}, {"cron": "0 9 * * *"}):
+        for zone in ("Pacific/Apia", "America/New_York"):
+            assert recurrence(zone, **rule).first(first) is not None
+            assert recurrence(zone, **rule).first(last) is None
+    for rule in ({"every": "1h"}, {"rrule": "FREQ=DAILY"}, {"at": NOW}, {"at": "2026-01-01"}):
+        assert recurrence("UTC", **rule).first(first) is not None
+        assert recurrence("UTC", **rule).first(last) is None
+
+
 def test_until_is_the_last_instant() -> None:
     until = datetime(2026, 1, 3, 9, tzinfo=UTC)
     series = recurrence("UTC", daily="09:00")
