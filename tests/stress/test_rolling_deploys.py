@@ -74,7 +74,7 @@ class Deploy:
         """Wait until all runs of these kinds are done; fail with what is stuck."""
         these = {"_id": {"$regex": f"^{phase}-({'|'.join(kinds)})-"}}
         try:
-            until(lambda: self.runs.count(**these, status="done") == size * len(kinds), within=90, what="their ends")
+            until(lambda: self.runs.count(**these, status="done") == size * len(kinds), within=180, what="their ends")
         except AssertionError:
             stuck = list(self.runs.documents(**these, status={"$ne": "done"}).values())
             raise AssertionError(f"{len(stuck)} are not done: {stuck[:3]}") from None
@@ -135,7 +135,7 @@ async def deploy(rolled: Deploy, *, size: int, strikes: int) -> Evidence:
         await answer(rolled, app, "long", range(size))
         rolled.strike(carrying, times=strikes)
         open_ = {"status": {"$nin": ["done"]}}
-        until(lambda: runs.count(**open_) == 0, within=90, what="the end of all runs", every=0.2)
+        until(lambda: runs.count(**open_) == 0, within=180, what="the end of all runs", every=0.2)
         versions = {(info.workflow, info.version): info.live for info in await app.versions()}
         assert versions["deployed", "1.0.0"] == 0
     asking.close()
@@ -175,7 +175,7 @@ async def test_a_deploy_loses_nothing_and_mixes_nothing(rolled: Deploy) -> None:
 
 
 @pytest.mark.stress
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_a_deploy_of_many_runs_under_kills(rolled: Deploy) -> None:
     carried = check(await deploy(rolled, size=20, strikes=12), 20)
     assert rolled.deaths >= 60

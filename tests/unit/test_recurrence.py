@@ -116,6 +116,29 @@ def test_it_makes_no_difference_in_which_season_one_asks(zone: str, day: datetim
                 assert [each for each in between(series, asked, end) if each.at > begin] == wanted
 
 
+@pytest.mark.parametrize(
+    ("zone", "wall", "at"),
+    [
+        ("UTC", "2026-01-01T00:00", "2026-01-01T00:00"),
+        ("America/New_York", "2026-07-04T00:00", "2026-07-04T04:00"),
+        ("America/New_York", "2026-12-31T23:59", "2027-01-01T04:59"),
+        ("America/Los_Angeles", "2026-12-31T23:30", "2027-01-01T07:30"),
+        ("America/Phoenix", "2026-03-08T02:30", "2026-03-08T09:30"),
+        ("America/Phoenix", "2026-11-01T01:30", "2026-11-01T08:30"),
+        ("Asia/Kolkata", "2028-02-29T05:29", "2028-02-28T23:59"),
+        ("Asia/Kathmandu", "2026-01-01T05:45", "2026-01-01T00:00"),
+        ("Asia/Singapore", "2028-02-29T12:00", "2028-02-29T04:00"),
+    ],
+)
+def test_what_a_wall_shows_is_an_instant(zone: str, wall: str, at: str) -> None:
+    expected = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    shown = datetime.fromisoformat(wall)
+    day = f"{shown:%Y%m%dT%H%M%S}"
+    for rule in ({"at": wall}, {"daily": f"{shown:%H:%M}"}, {"rrule": f"DTSTART:{day}\nFREQ=DAILY;COUNT=1"}):
+        found = recurrence(zone, now=datetime(2020, 1, 1, tzinfo=UTC), **rule).first(expected - timedelta(seconds=1))
+        assert found == Occurrence(expected, shown), rule
+
+
 def test_every_instant_can_be_the_one_from_which_one_goes_on() -> None:
     """Going on from each occurrence, one at a time, gives the series: no instant is lost or repeated."""
     for zone, day in TRANSITIONS[::2]:
