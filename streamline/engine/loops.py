@@ -67,6 +67,8 @@ async def unbroken(work: Awaitable[T]) -> T:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # nobody is left who wants to know
         raise
 
 

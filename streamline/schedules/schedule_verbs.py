@@ -32,7 +32,6 @@ from streamline.features.recurrence.terms import (
     check_schedule_id,
     checked_terms,
     is_same,
-    is_same_timing,
 )
 from streamline.features.recurrence.wall_clock import Fold, Gap, Occurrence
 from streamline.handle import RunHandle
@@ -185,8 +184,8 @@ class Schedules:
     async def update(self, id: str, *, input: Any = _KEPT, **changes: Unpack[ScheduleOptions]) -> Schedule:
         """Change some of what is agreed about a schedule; what is not named stays.
 
-        Where its rule, zone, policy of transitions, end or count changes, it goes on with what occurs next by the new
-        ones; a changed ``every`` counts from now.
+        Where its rule, zone or policy of transitions changes, it goes on with what occurs next by the new ones; a
+        changed ``every`` counts from now. Where only its end or count changes, what is due stays due.
 
         Raises:
             ScheduleError, InvalidInput: As for `create`.
@@ -197,7 +196,7 @@ class Schedules:
 
         def decide(document: Document, now: datetime) -> Mapping[str, Any]:
             terms = checked_terms(changes, now, document)
-            put = turns.changed(document, terms, now, is_same_timing=is_same_timing(document, terms))
+            put = turns.changed(document, terms, now)
             return put if input is _KEPT else {**put, "input": stored}
 
         return await self._change(self._key(id), decide)
@@ -264,7 +263,7 @@ class Schedules:
 
     async def _renew(self, key: str, workflow: str, terms: Document, stored: Any) -> Schedule:
         def decide(document: Document, now: datetime) -> Mapping[str, Any]:
-            put = turns.changed(document, terms, now, is_same_timing=is_same_timing(document, terms))
+            put = turns.changed(document, terms, now)
             return {**put, "workflow": workflow, "input": stored}
 
         return await self._change(key, decide)

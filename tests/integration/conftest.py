@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from streamline import Streamline, Worker, Workflow
-from tests.integration.one_tenant import OneTenant
+from tests.integration.one_tenant import TENANT, OneTenant
 
 # Every app holds a thread of Motor's for as long as it listens, and for a moment after it was closed.
 os.environ.setdefault("MOTOR_MAX_WORKERS", "64")
@@ -31,17 +31,28 @@ def busy_removal(mongo_uri: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_app(request: pytest.FixtureRequest, database: Any) -> Maker:
-    """Make apps over the test's database; enter them with `async with`.
-
-    With STREAMLINE_TEST_TENANCY=strict they require tenants, and are bound to one, but for tests marked ``untenanted``.
-    """
+def tenant_id() -> str | None:
+    """The tenant whose the runs of the test are; None unless STREAMLINE_TEST_TENANCY=strict."""
     mode = os.environ.get("STREAMLINE_TEST_TENANCY", "none")
     assert mode in {"none", "strict"}, f"STREAMLINE_TEST_TENANCY={mode}"
-    is_strict = mode == "strict" and request.node.get_closest_marker("untenanted") is None
+    return TENANT if mode == "strict" else None
+
+
+@pytest.fixture
+def stored_name(tenant_id: str | None) -> Callable[[str], str]:
+    """The id under which a schedule or subscriber of that name is stored."""
+    return lambda name: name if tenant_id is None else f"{tenant_id}/{name}"
+
+
+@pytest.fixture
+def make_app(database: Any, tenant_id: str | None) -> Maker:
+    """Make apps over the test's database; enter them with `async with`.
+
+    With STREAMLINE_TEST_TENANCY=strict they require tenants, and are bound to one.
+    """
 
     def make(*workflows: Workflow[Any, Any, Any], **options: Any) -> Streamline:
-        is_bound = is_strict and "tenancy" not in options
+        is_bound = tenant_id is not None and "tenancy" not in options
         made: Any = (OneTenant if is_bound else Streamline)(
             database, workflows=workflows, **{"worker": QUICK, **options}
         )

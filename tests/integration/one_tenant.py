@@ -14,8 +14,8 @@ class OneTenant:
     """Has the verbs of the tenant, and whatever else an app has."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._app = Streamline(*args, tenancy=Tenancy(required=True), **options)
-        self._verbs = self._app.tenant(TENANT)
+        app = Streamline(*args, tenancy=Tenancy(required=True), **options)
+        vars(self).update(_app=app, _verbs=app.tenant(TENANT))
 
     @property
     def __class__(self) -> Any:
@@ -32,3 +32,6 @@ class OneTenant:
         if name in FOR_OPERATORS:
             return getattr(self._app.all_tenants(), name)
         return getattr(self._verbs if name in dir(Tenant) else self._app, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._app, name, value)

@@ -10,6 +10,7 @@ import pytest
 
 from streamline import Context, Streamline, Worker, Workflow
 from tests.integration.counted_commands import Commands, counted_app
+from tests.waiting import eventually
 
 STEPS = 3
 DOCUMENT_WRITES = STEPS + 1  # per run: its insert, and one update per step
@@ -68,3 +69,19 @@ async def test_runs_in_flight_together_share_commands(app: Streamline, commands:
     assert commands.writes / IN_FLIGHT <= COMMANDS_TOGETHER, commands.by_name
     assert commands.reads <= READS, commands.by_name
     assert commands.documents <= DOCUMENT_WRITES * IN_FLIGHT
+
+
+async def test_an_app_with_nothing_to_do_asks_for_nothing(mongo_uri: str, database_name: str) -> None:
+    """Nor does one whose runs all sleep: it knows when the next is due, and hears of what is new."""
+    commands = Commands("runs", "memo", "schedules", "inbox", "subscribers")
+    async with counted_app(mongo_uri, database_name, commands, flow, worker=STILL) as app:
+        await app.start(flow, delay="1h")
+        await app.run(flow, timeout="20s")
+        await eventually(lambda: _is_quiet(commands))
+        assert await app.run(flow, timeout="20s") == 3
+
+
+async def _is_quiet(commands: Commands) -> bool:
+    commands.clear()
+    await asyncio.sleep(1)
+    return not commands.by_name

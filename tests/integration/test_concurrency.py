@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamline import Concurrency, Context, NonRetriableError, RetryPolicy, Streamline, Worker, Workflow
+from streamline.domain.gates import full_key
 from streamline.errors import ConcurrencyLimitReached, InvalidKey
 from tests.integration.meters import Meter, at_rest, by_first, working
 from tests.waiting import eventually, status_of
@@ -562,8 +563,9 @@ async def test_a_slot_that_is_given_back_while_a_run_goes_to_the_line_is_its_own
         assert await runs.find_one({"_id": handle.id, "events.type": "run.queued"})
 
 
-@pytest.mark.untenanted
-async def test_a_line_is_served_by_one_at_a_time_in_a_process(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_line_is_served_by_one_at_a_time_in_a_process(
+    make_app: Any, monkeypatch: pytest.MonkeyPatch, tenant_id: str | None
+) -> None:
     meter = Meter()
     wf = working(meter, concurrency=Concurrency(1))
     async with make_app(wf, worker=SLOW_LOOKS) as app:
@@ -571,7 +573,7 @@ async def test_a_line_is_served_by_one_at_a_time_in_a_process(make_app: Any, mon
         handles = [await app.start(wf, i) for i in range(2)]
         (queue,) = (await app.stats()).queues
         assert queue.queued == 1
-        serve, key, now, most = lines.serve, "metered/-/", 0, 0
+        serve, key, now, most = lines.serve, full_key("metered", tenant_id, ""), 0, 0
 
         async def watched(slot_key: str) -> None:
             nonlocal now, most

@@ -79,8 +79,9 @@ async def test_where_nobody_wants_the_log_nothing_is_written_for_it(make_app: An
     assert await log.count_documents({}) == 0
 
 
-@pytest.mark.untenanted
-async def test_every_event_is_logged_once_and_in_order(make_app: Any, runs: Any, log: Any) -> None:
+async def test_every_event_is_logged_once_and_in_order(
+    make_app: Any, runs: Any, log: Any, tenant_id: str | None
+) -> None:
     wf = telling()
     async with make_app(wf) as app:
         await switch_on(app)
@@ -103,7 +104,7 @@ async def test_every_event_is_logged_once_and_in_order(make_app: Any, runs: Any,
             (event.seq, event.type, event.at) for event in events
         ]
         assert {(entry["workflow"], entry["version"], entry["tenant_id"]) for entry in mine} == {
-            ("teller", "1.0.0", None)
+            ("teller", "1.0.0", tenant_id)
         }
 
 

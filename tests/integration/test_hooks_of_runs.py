@@ -332,9 +332,10 @@ async def pay(ctx):
     print(json.dumps({"run": ctx.run_id, "token": hook.token}), flush=True)
     return await hook.wait()
 
-async def main(uri, database, secret, run_id):
+async def main(uri, database, secret, run_id, *tenant):
     async with Streamline(uri, database=database, workflows=[wf], secret=secret) as app:
-        handle = app.handle(run_id) if run_id else await app.start(wf)
+        verbs = app.tenant(*tenant) if tenant else app
+        handle = verbs.handle(run_id) if run_id else await verbs.start(wf)
         if run_id:
             print(json.dumps({"output": await handle.result("20s")}), flush=True)
         while not run_id and (await handle.status()) != "waiting":
@@ -360,14 +361,14 @@ async def in_another_process(*arguments: str) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.untenanted
 async def test_the_token_is_the_same_in_another_process_with_the_same_secret(
-    make_app: Any, mongo_uri: str, database_name: str
+    make_app: Any, mongo_uri: str, database_name: str, tenant_id: str | None
 ) -> None:
-    first = await in_another_process(mongo_uri, database_name, "the secret", "")
+    tenant = () if tenant_id is None else (tenant_id,)
+    first = await in_another_process(mongo_uri, database_name, "the secret", "", *tenant)
     async with make_app(worker=False) as asking:
         assert await asking.resume_hook(first[0]["token"], "called") == first[0]["run"]
-    again = await in_another_process(mongo_uri, database_name, "the secret", first[0]["run"])
+    again = await in_another_process(mongo_uri, database_name, "the secret", first[0]["run"], *tenant)
     assert [line["token"] for line in again if "token" in line] == [first[0]["token"]]
     assert again[-1] == {"output": "called"}
 

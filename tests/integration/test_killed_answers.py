@@ -21,30 +21,33 @@ from streamline import Streamline
 from streamline.errors import StreamlineError
 from tests.stress.saboteur import Saboteur, die
 
-async def one(uri, database, order):
+async def one(uri, database, order, *tenant):
     async with Streamline(uri, database=database, worker=False) as app:
+        verbs = app.tenant(*tenant) if tenant else app
         if order["moment"]:
             Saboteur(app, order["moment"], 1, die)
         for call in order["calls"]:
             try:
-                await getattr(app, call["verb"])(*call["arguments"], **call.get("options", {}))
+                await getattr(verbs, call["verb"])(*call["arguments"], **call.get("options", {}))
             except StreamlineError as error:
                 pass
             else:
                 os.write(1, (json.dumps([order["name"], call["arguments"][0]]) + "\\n").encode())
         await asyncio.sleep(0.05)
 
-uri, database, orders = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+uri, database, orders, *tenant = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]
 for order in orders:
     if os.fork() == 0:
-        asyncio.run(one(uri, database, order))
+        asyncio.run(one(uri, database, order, *tenant))
         os._exit(0)
 codes = sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in orders)
 os.write(1, (json.dumps({"codes": codes}) + "\\n").encode())
 """
 
 
-async def processes(uri: str, database: str, orders: list[dict[str, Any]]) -> tuple[list[list[str]], list[int]]:
+async def processes(
+    uri: str, database: str, tenant_id: str | None, orders: list[dict[str, Any]]
+) -> tuple[list[list[str]], list[int]]:
     """Run one process for each order; return which calls succeeded, and how the processes ended."""
     started = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -53,6 +56,7 @@ async def processes(uri: str, database: str, orders: list[dict[str, Any]]) -> tu
         uri,
         database,
         json.dumps(orders),
+        *([] if tenant_id is None else [tenant_id]),
         stdout=asyncio.subprocess.PIPE,
         env=os.environ,
         cwd=Path(__file__).parents[2],
@@ -63,7 +67,9 @@ async def processes(uri: str, database: str, orders: list[dict[str, Any]]) -> tu
 
 
 @pytest.mark.slow
-async def test_of_several_processes_one_wins_each_wait(make_app: Any, mongo_uri: str, database_name: str) -> None:
+async def test_of_several_processes_one_wins_each_wait(
+    make_app: Any, mongo_uri: str, database_name: str, tenant_id: str | None
+) -> None:
     asking = Asking(timeout=None)
     async with make_app(asking.workflow) as app:
         handles = await app.start_many(asking.workflow, [None] * 15)
@@ -77,7 +83,7 @@ async def test_of_several_processes_one_wins_each_wait(make_app: Any, mongo_uri:
             }
             for name in ("p", "q", "r", "s")
         ]
-        won, codes = await processes(mongo_uri, database_name, orders)
+        won, codes = await processes(mongo_uri, database_name, tenant_id, orders)
         outputs = await asyncio.gather(*(handle.result("20s") for handle in handles))
     assert codes == [0] * 4
     assert sorted(run_id for _, run_id in won) == sorted(ids), "each wait was won once"
@@ -87,7 +93,7 @@ async def test_of_several_processes_one_wins_each_wait(make_app: Any, mongo_uri:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "applied", "after"])
 async def test_an_answer_whose_process_is_killed_at_its_write_is_given_or_not(
-    make_app: Any, runs: Any, mongo_uri: str, database_name: str, moment: str
+    make_app: Any, runs: Any, mongo_uri: str, database_name: str, tenant_id: str | None, moment: str
 ) -> None:
     flows = {kind: Asking(kind) for kind in KINDS}
     for kind, asking in flows.items():
@@ -101,7 +107,7 @@ async def test_an_answer_whose_process_is_killed_at_its_write_is_given_or_not(
             whom = asking.tokens[ids[kind]] if kind in ("hook", "approval by token") else ids[kind]
             call = {"verb": verbs.get(kind, "approve"), "arguments": [whom, "killed"]}
             orders.append({"name": kind, "moment": moment, "calls": [call]})
-        _, codes = await processes(mongo_uri, database_name, orders)
+        _, codes = await processes(mongo_uri, database_name, tenant_id, orders)
         assert codes == [-9] * len(KINDS)
         for kind, asking in flows.items():
             assert await asking.answer(app, ids[kind], "second") is (moment == "before")

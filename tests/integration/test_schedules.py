@@ -73,15 +73,16 @@ async def hourly(app: Streamline, workflow: Any = slow, **options: Any) -> Sched
 
 
 class TestOccurrences:
-    @pytest.mark.untenanted
-    async def test_one_is_a_run_with_an_id_of_its_own(self, app: Streamline, clock: MovableClock) -> None:
+    async def test_one_is_a_run_with_an_id_of_its_own(
+        self, app: Streamline, clock: MovableClock, stored_name: Any
+    ) -> None:
         async with app:
             made = await app.schedules.create("nightly", quick, daily="02:30", input={"region": "north"})
             assert made.next_at is not None
             assert made.next_at > clock.now()
             clock.move(seconds=(made.next_at - clock.now()).total_seconds() + 0.1)
             assert await app.tick() == 1
-            run = await app.get(f"nightly@{made.next_at:%Y-%m-%dT%H:%M:%SZ}")
+            run = await app.get(f"{stored_name('nightly')}@{made.next_at:%Y-%m-%dT%H:%M:%SZ}")
             assert (run.schedule_id, run.scheduled_at, run.status) == ("nightly", made.next_at, "done")
             assert run.output == {"for": made.next_at, "region": "north"}
             after = await app.schedules.get("nightly")
@@ -238,6 +239,30 @@ class TestCatchingUp:
             await passing(app, clock, hours=1, seconds=55)
         assert len(await stored(runs)) == 1
 
+    @pytest.mark.parametrize("catch_up", ["skip", "latest", "all"])
+    async def test_all_that_is_on_time_is_started(
+        self, app: Streamline, clock: MovableClock, runs: Any, catch_up: Any
+    ) -> None:
+        """A stall of some seconds loses nothing of what recurs often."""
+        async with app:
+            made = await app.schedules.create("often", quick, every="10s", overlap="allow", catch_up=catch_up)
+            assert made.next_at is not None
+            await passing(app, clock, seconds=35)
+            assert [(run["scheduled_at"] - made.next_at).seconds for run in await stored(runs)] == [0, 10, 20]
+            await passing(app, clock, minutes=3)
+            found = [(run["scheduled_at"] - made.next_at).seconds for run in await stored(runs)]
+        begin = 30 if catch_up == "all" else 150
+        assert found == [0, 10, 20, *range(begin, 201, 10)]
+
+    async def test_what_is_on_time_may_not_overlap_either(
+        self, app: Streamline, clock: MovableClock, runs: Any
+    ) -> None:
+        async with app:
+            await app.schedules.create("often", slow, every="10s")
+            await passing(app, clock, seconds=35)
+            schedule = await app.schedules.get("often")
+        assert (len(await stored(runs)), schedule.skipped, schedule.waiting) == (1, 2, ())
+
     async def test_latest_starts_one(self, app: Streamline, clock: MovableClock, runs: Any) -> None:
         async with app:
             made = await self.missed(app, clock, catch_up="latest")
@@ -299,14 +324,13 @@ class TestEnds:
 
 
 class TestJitter:
-    @pytest.mark.untenanted
     async def test_runs_are_put_off_by_a_part_of_it(self, app: Streamline, clock: MovableClock, runs: Any) -> None:
         async with app:
             await hourly(app, quick, jitter="30m", overlap="allow")
             for _ in range(6):
                 await passing(app, clock, hours=1)
             found = await stored(runs)
-            assert [run["_id"].partition("@")[0] for run in found] == ["hourly"] * 6
+            assert [run["schedule_id"] for run in found] == ["hourly"] * 6
             begun = [run["steps"][0].get("started_at") or run["due_at"] for run in found]
             delays = [at - run["scheduled_at"] for at, run in zip(begun, found, strict=True)]
             assert len(set(delays)) == 6
@@ -349,6 +373,33 @@ class TestVerbs:
             assert (limited.count, limited.jitter) == (5, timedelta(minutes=1))
             free = await app.schedules.update("hourly", count=None, jitter=None, until=None)
             assert (free.count, free.jitter, free.until) == (None, None, None)
+
+    async def test_updating_the_end_keeps_what_is_due(self, app: Streamline, clock: MovableClock, runs: Any) -> None:
+        async with app:
+            made = await hourly(app, quick, catch_up="all", overlap="allow")
+            assert made.next_at is not None
+            clock.move(hours=2, minutes=10)
+            assert (await app.schedules.update("hourly", count=3)).next_at == made.next_at
+            again = {"every": "1h", "catch_up": "all", "overlap": "allow", "until": clock.now() + 9 * HOUR}
+            clock.move(minutes=1)
+            kept = await app.schedules.create("hourly", quick, exists="update", **again)  # type: ignore[arg-type]
+            assert (kept.next_at, kept.rule) == (made.next_at, made.rule)
+            await app.tick()
+            assert [run["scheduled_at"] for run in await stored(runs)] == [made.next_at, made.next_at + HOUR]
+            assert (await app.schedules.update("hourly", until=clock.now())).ended
+            with pytest.raises(ScheduleError):
+                await app.schedules.update("hourly", daily="09:00")
+
+    async def test_another_beginning_is_another_rule(self, app: Streamline) -> None:
+        async with app:
+            begins = "DTSTART:20260101T{}0000\nRRULE:FREQ=DAILY"
+            made = await app.schedules.create("daily", quick, rrule=begins.format("09"))
+            assert await app.schedules.create("daily", quick, rrule=begins.format("09")) == made
+            with pytest.raises(IdempotencyConflict):
+                await app.schedules.create("daily", quick, rrule=begins.format("10"))
+            moved = await app.schedules.update("daily", rrule=begins.format("10"))
+            assert moved.next_at is not None
+            assert moved.next_at.hour == 10
 
     async def test_updating_a_paused_one_leaves_it_paused(
         self, app: Streamline, clock: MovableClock, runs: Any
@@ -567,7 +618,6 @@ class TestTrouble:
             schedule = await app.schedules.get("hourly")
         assert (schedule.failed, schedule.waiting, len(await stored(runs))) == (1, (), 1)
 
-    @pytest.mark.untenanted
     async def test_one_that_cannot_be_read_does_not_hold_up_the_others(
         self, app: Streamline, clock: MovableClock, runs: Any, database: Any
     ) -> None:
@@ -577,8 +627,21 @@ class TestTrouble:
             for i, damage in enumerate(({"rule": {}}, {"timezone": "Mars/Base"}, {"waiting": 5}, {"mark": None})):
                 await database["streamline.schedules"].insert_one({**good, "_id": f"bad{i}", **damage})
             await passing(app, clock, hours=1)
-            assert "hourly" in {run["_id"].partition("@")[0] for run in await stored(runs)}
+            assert [run["_id"].startswith("bad") for run in await stored(runs)].count(False) == 1
             assert await app.tick() == 0
+
+    async def test_who_can_read_it_is_not_late_for_one_who_cannot(
+        self, app: Streamline, clock: MovableClock, runs: Any, database: Any
+    ) -> None:
+        """One process has no data on the zone, and comes first; another one has."""
+        async with app:
+            made = await app.schedules.create("daily", quick, daily="09:00", timezone="Europe/Paris")
+            assert made.next_at is not None
+            for zone in ("Mars/Base", "Europe/Paris"):
+                await database["streamline.schedules"].update_one({}, {"$set": {"timezone": zone}})
+                clock.move(seconds=max(10, (made.next_at - clock.now()).total_seconds()))
+                await app.tick()
+        assert [run["scheduled_at"] for run in await stored(runs)] == [made.next_at]
 
 
 async def _linger(ctx: Context[Any, Any]) -> Any:

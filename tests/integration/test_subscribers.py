@@ -88,8 +88,7 @@ async def caught_up(subscriber: Any) -> None:
     await eventually(has_no_lag)
 
 
-@pytest.mark.untenanted
-async def test_a_handler_gets_what_its_globs_match_in_order(make_app: Any, heard: Heard) -> None:
+async def test_a_handler_gets_what_its_globs_match_in_order(make_app: Any, heard: Heard, tenant_id: str | None) -> None:
     app = make_app(wf)
 
     @app.subscriber("audit", ["run.*", "said"])
@@ -103,7 +102,7 @@ async def test_a_handler_gets_what_its_globs_match_in_order(make_app: Any, heard
         assert heard.types(run_id) == ["run.created", "said", "said", "said", "run.done"]
         assert heard.numbers(run_id) == sorted(heard.numbers(run_id))
     event = heard.events[0]
-    assert (event.workflow, event.version, event.tenant_id) == ("teller", "1.0.0", None)
+    assert (event.workflow, event.version, event.tenant_id) == ("teller", "1.0.0", tenant_id)
     assert event.position == 1
 
 
@@ -177,9 +176,8 @@ async def test_a_new_one_may_begin_with_all_that_the_log_has(make_app: Any, hear
     assert later.numbers(run_id) == []
 
 
-@pytest.mark.untenanted
 async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
-    make_app: Any, heard: Heard, records: Any
+    make_app: Any, heard: Heard, records: Any, stored_name: Any
 ) -> None:
     failing: set[str] = set()
     tries: list[float] = []
@@ -203,7 +201,7 @@ async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
         for other in others:
             assert heard.types(other) == ["run.created", "said", "run.done"]
         await caught_up(app.subscriber("audit"))
-        (held,) = (await records.find_one({"_id": "audit"}))["held"]
+        (held,) = (await records.find_one({"_id": stored_name("audit")}))["held"]
         assert (held["run_id"], held["seq"]) == (handle.id, 3)
         assert held["error"] == {"code": "subscriber.error", "type": "ValueError", "message": "not now"}
         await eventually(lambda: len(tries) >= 4)
@@ -211,7 +209,7 @@ async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
         await heard.all(1 + 3 * 3 + 3)
 
         async def is_released() -> bool:
-            return (await records.find_one({"_id": "audit"}))["held"] == []
+            return (await records.find_one({"_id": stored_name("audit")}))["held"] == []
 
         await eventually(is_released)
     assert heard.types(handle.id) == ["run.created", "said", "said", "run.done"]
@@ -219,8 +217,9 @@ async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
     assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=False))
 
 
-@pytest.mark.untenanted
-async def test_what_is_held_back_survives_a_restart(make_app: Any, heard: Heard, records: Any) -> None:
+async def test_what_is_held_back_survives_a_restart(
+    make_app: Any, heard: Heard, records: Any, stored_name: Any
+) -> None:
     patient = RetryPolicy(max_attempts=1000, delay="50ms", backoff="fixed", jitter=0)
     tried = 0
 
@@ -238,7 +237,7 @@ async def test_what_is_held_back_survives_a_restart(make_app: Any, heard: Heard,
         await eventually(lambda: tried >= 6)
         await caught_up(app.subscriber("audit"))
     assert [len(heard.types(run_id)) for run_id in runs] == [1, 1]
-    held = (await records.find_one({"_id": "audit"}))["held"]
+    held = (await records.find_one({"_id": stored_name("audit")}))["held"]
     assert {each["run_id"] for each in held} == set(runs)
     assert all(each["attempts"] >= 2 for each in held)
     app = make_app(wf)
@@ -424,8 +423,9 @@ async def test_one_process_drives_it_and_another_takes_over_when_that_one_closes
     assert len({run_id for run_id, _ in heard}) == 6
 
 
-@pytest.mark.untenanted
-async def test_who_has_lost_the_lease_stores_nothing_any_more(make_app: Any, heard: Heard, records: Any) -> None:
+async def test_who_has_lost_the_lease_stores_nothing_any_more(
+    make_app: Any, heard: Heard, records: Any, stored_name: Any
+) -> None:
     app = make_app(wf, settings=BRIEF)
     entered, ended = asyncio.Event(), asyncio.Event()
 
@@ -442,44 +442,45 @@ async def test_who_has_lost_the_lease_stores_nothing_any_more(make_app: Any, hea
     async with app:
         await run_of(app, 0)
         await asyncio.wait_for(entered.wait(), 10)
-        position = (await records.find_one({"_id": "audit"}))["position"]
+        position = (await records.find_one({"_id": stored_name("audit")}))["position"]
         thief = {"worker": "thief", "token": "stolen", "until": app._clock.now() + timedelta(milliseconds=900)}
-        await records.update_one({"_id": "audit"}, {"$set": {"lease": thief}})
+        await records.update_one({"_id": stored_name("audit")}, {"$set": {"lease": thief}})
         await asyncio.wait_for(ended.wait(), 5)
-        record = await records.find_one({"_id": "audit"})
+        record = await records.find_one({"_id": stored_name("audit")})
         assert (record["lease"]["token"], record["position"]) == ("stolen", position)
         assert heard.events == []
         await heard.all(1)  # once the thief's lease has run out
 
 
-@pytest.mark.untenanted
-async def test_a_save_whose_answer_was_lost_is_known_to_have_happened(make_app: Any, records: Any) -> None:
+async def test_a_save_whose_answer_was_lost_is_known_to_have_happened(
+    make_app: Any, records: Any, stored_name: Any
+) -> None:
     async with make_app(worker=False) as app:
         session = app._open_session
         await app.subscriber("audit").position()
         until = app._clock.now() + timedelta(seconds=10)
         lease = {"worker": "me", "token": "mine", "until": until}
-        await records.update_one({"_id": "audit"}, {"$set": {"lease": lease}})
+        await records.update_one({"_id": stored_name("audit")}, {"$set": {"lease": lease}})
         window = Window(0)
-        keeping = Keeping(session.runtime, await records.find_one({"_id": "audit"}), window, math.inf)
+        keeping = Keeping(session.runtime, await records.find_one({"_id": stored_name("audit")}), window, math.inf)
         window.skip(7)
         # The first copy of it took effect; the second, sent because no answer came, matches nothing.
-        first = statements.save_subscriber("audit", "mine", 0, window.record(), until)
+        first = statements.save_subscriber(stored_name("audit"), "mine", 0, window.record(), until)
         assert await session.runtime.store.run(first) == 1
         await keeping.save()
         window.skip(8)
         await keeping.save()
-        record = await records.find_one({"_id": "audit"})
+        record = await records.find_one({"_id": stored_name("audit")})
         assert (record["position"], record["saves"]) == (8, 2)
         # A copy that was on its way for long, and one by somebody whose lease is over, change nothing.
         assert await session.runtime.store.run(first) == 0
-        await records.update_one({"_id": "audit"}, {"$set": {"lease.token": "theirs"}})
+        await records.update_one({"_id": stored_name("audit")}, {"$set": {"lease.token": "theirs"}})
         window.skip(9)
         stopped = asyncio.ensure_future(keeping.run(lambda: True))
         keeping.stir()
         with pytest.raises(LeaseLost):
             await asyncio.wait_for(stopped, 5)
-        assert (await records.find_one({"_id": "audit"}))["position"] == 8
+        assert (await records.find_one({"_id": stored_name("audit")}))["position"] == 8
 
 
 async def test_a_handler_at_work_is_let_finish_when_the_app_closes(make_app: Any, heard: Heard) -> None:
@@ -534,8 +535,7 @@ async def test_replaying(make_app: Any, heard: Heard) -> None:
     assert len(heard.events) == 13
 
 
-@pytest.mark.untenanted
-async def test_a_replay_forgets_what_is_held_back(make_app: Any, heard: Heard, records: Any) -> None:
+async def test_a_replay_forgets_what_is_held_back(make_app: Any, heard: Heard, records: Any, stored_name: Any) -> None:
     broken = True
     app = make_app(wf)
     subscriber = app.subscriber("audit", "run.*", retry=RetryPolicy(max_attempts=9, delay="1h", max_delay="1h"))
@@ -550,7 +550,7 @@ async def test_a_replay_forgets_what_is_held_back(make_app: Any, heard: Heard, r
         run_id = await run_of(app, 0)
 
         async def is_held() -> bool:
-            return bool((await records.find_one({"_id": "audit"}))["held"])
+            return bool((await records.find_one({"_id": stored_name("audit")}))["held"])
 
         await eventually(is_held)
         broken = False
@@ -647,8 +647,7 @@ async def test_a_subscriber_that_was_removed_is_gone(make_app: Any, heard: Heard
         assert len(heard.events) == 2
 
 
-@pytest.mark.untenanted
-async def test_what_it_wants_may_change(make_app: Any, heard: Heard, records: Any) -> None:
+async def test_what_it_wants_may_change(make_app: Any, heard: Heard, records: Any, stored_name: Any) -> None:
     for globs in ("run.created", ["run.done"]):
         app = make_app(wf)
         app.subscriber("audit", globs)(heard)
@@ -657,7 +656,7 @@ async def test_what_it_wants_may_change(make_app: Any, heard: Heard, records: An
             await heard.all(1)
             await caught_up(app.subscriber("audit", globs))
     assert [event.type for event in heard.events] == ["run.created", "run.done"]
-    assert (await records.find_one({"_id": "audit"}))["on"] == ["run.done"]
+    assert (await records.find_one({"_id": stored_name("audit")}))["on"] == ["run.done"]
 
 
 async def test_a_second_handler_is_refused(make_app: Any, heard: Heard) -> None:

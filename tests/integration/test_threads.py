@@ -165,7 +165,9 @@ async def test_a_thread_is_told_of_a_cancelled_run(make_app: Any) -> None:
         assert await handle.status() == "cancelled"
 
 
-async def test_the_context_can_be_read_from_a_thread_but_durable_calls_belong_to_the_loop(make_app: Any) -> None:
+async def test_the_context_can_be_read_from_a_thread_but_durable_calls_belong_to_the_loop(
+    make_app: Any, stored_name: Any
+) -> None:
     wf: Workflow[Any, Any, Any] = Workflow("reader", state=dict[str, int])
 
     @wf.step
@@ -176,5 +178,5 @@ async def test_the_context_can_be_read_from_a_thread_but_durable_calls_belong_to
 
     async with make_app(wf) as app:
         run = await (await app.start(wf)).wait("20s")
-    assert run.output == [run.id, 1, f"{run.id}/read", False]
+    assert run.output == [run.id, 1, stored_name(f"{run.id}/read"), False]
     assert run.state == {"seen": 1}

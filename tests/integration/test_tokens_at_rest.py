@@ -97,23 +97,27 @@ async def test_with_an_own_secret_nothing_in_the_database_opens_anything(make_ap
     assert not {token for token in secretive.tokens.values() if any(token in text for text in await readable(database))}
 
 
-async def test_with_an_own_secret_no_text_of_the_database_is_the_key(make_app: Any, database: Any) -> None:
+async def test_with_an_own_secret_no_text_of_the_database_is_the_key(
+    make_app: Any, database: Any, tenant_id: str | None
+) -> None:
     secretive = Secretive()
     async with make_app(secretive.workflow, secret="not in the database") as app:
         handle = await parked(app, secretive)
-        place = (None, handle.id, "work", "step", 0)
+        place = (tenant_id, handle.id, "work", "step", 0)
         address = next(wait.key for wait in await app.pending_waits("hook"))
         assert TokenMaker("not in the database").token(*place, address) == secretive.tokens["hook"]
         for text in await readable(database):
             assert TokenMaker(text).token(*place, address) != secretive.tokens["hook"]
 
 
-async def test_with_the_default_secret_whoever_reads_the_database_can_open_hooks(make_app: Any, database: Any) -> None:
+async def test_with_the_default_secret_whoever_reads_the_database_can_open_hooks(
+    make_app: Any, database: Any, tenant_id: str | None
+) -> None:
     # Not a promise but a warning, which the documentation gives: production brings a secret of its own.
     secretive = Secretive()
     async with make_app(secretive.workflow) as app:
         handle = await parked(app, secretive)
-        place = (None, handle.id, "work", "step", 0)
+        place = (tenant_id, handle.id, "work", "step", 0)
         address = next(wait.key for wait in await app.pending_waits("hook"))
         found = {TokenMaker(text).token(*place, address) for text in await readable(database)}
         assert secretive.tokens["hook"] in found
@@ -142,7 +146,7 @@ async def test_an_own_secret_is_never_stored(make_app: Any, database: Any) -> No
 
 
 async def test_the_environments_secret_is_used_where_the_app_brings_none(
-    make_app: Any, database: Any, monkeypatch: pytest.MonkeyPatch
+    make_app: Any, database: Any, tenant_id: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAMLINE_SECRET", "from the environment")
     secretive = Secretive()
@@ -150,7 +154,7 @@ async def test_the_environments_secret_is_used_where_the_app_brings_none(
         handle = await parked(app, secretive)
         address = next(wait.key for wait in await app.pending_waits("hook"))
         maker = TokenMaker("from the environment")
-        assert maker.token(None, handle.id, "work", "step", 0, address) == secretive.tokens["hook"]
+        assert maker.token(tenant_id, handle.id, "work", "step", 0, address) == secretive.tokens["hook"]
     assert not [text for text in await readable(database) if "from the environment" in text]
     async with make_app(secretive.workflow, secret="from the environment") as app:
         await finish(app, secretive, app.handle(handle.id))

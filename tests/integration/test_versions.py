@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamline import Concurrency, Context, Migration, RetryPolicy, Settings, Workflow
+from streamline import Concurrency, Context, Debounce, Migration, RetryPolicy, Settings, Throttle, Workflow
 from streamline.errors import VersionMismatch
 from tests.clocks import MovableClock
 from tests.waiting import eventually, status_of
@@ -95,6 +95,23 @@ async def first(item: Any) -> Any:
     return item
 
 
+def gated(version: str, drove: list[tuple[str, Any, str]]) -> list[Workflow[Any, Any, Any]]:
+    """Workflows of one version with a gate each, that tell which version began a run."""
+    lined: Workflow[Any, Any, Any] = Workflow("lined", version=version, concurrency=Concurrency(1))
+    spread: Workflow[Any, Any, Any] = Workflow("spread", version=version, throttle=Throttle(1, "20m"))
+    settled: Workflow[Any, Any, Any] = Workflow("settled", version=version, debounce=Debounce("20m"))
+
+    async def begin(ctx: Context[Any]) -> Any:
+        drove.append((ctx.workflow, ctx.input, version))
+        if ctx.input == "first" and ctx.workflow == "lined":
+            await ctx.wait("go")
+        return version
+
+    for wf in (lined, spread, settled):
+        wf.step("begin")(begin)
+    return [lined, spread, settled]
+
+
 class TestSignatures:
     async def test_other_steps_under_the_same_version_are_refused(self, make_app: Any, database: Any) -> None:
         async with make_app(steps_of("a", "b"), worker=False):
@@ -169,6 +186,95 @@ class TestRouting:
             while await app.tick():
                 pass
             await self.all_done_by(runs, "1.0.0", len(kinds), without=("poll",))
+
+    async def test_nor_is_one_that_waits_at_a_gate_was_paused_or_lost_its_worker(
+        self, make_app: Any, runs: Any, clock: MovableClock
+    ) -> None:
+        drove: list[tuple[str, Any, str]] = []
+        parking = Parking()
+        old = [parking.version("1.0.0"), parking.child, *gated("1.0.0", drove)]
+        new = [parking.version("2.0.0"), parking.child, *gated("2.0.0", drove)]
+        async with make_app(*old, worker=False, clock=clock) as app:
+            for name in ("lined", "spread"):
+                for value in ("first", "second"):
+                    await app.start(name, value, run_id=f"{name}-{value}")
+            settled = (await app.start("settled", 1)).id
+            for kind in (*Parking.KIN, "paused", "killed"):
+                await app.start("parking", kind, run_id=kind, delay="20m" if kind == "killed" else None)
+            await app.pause("paused")
+            while await app.tick():
+                pass
+        dead = {"worker": "dead", "token": "dead", "at": clock.now(), "until": clock.now()}
+        killed = {"$set": {"status": "running", "lease": dead}, "$unset": {"due_at": ""}}
+        await runs.update_one({"_id": "killed"}, killed)
+        clock.move(hours=1)
+        async with make_app(*new, worker=False, clock=clock) as app:
+            await app.resume("lined-first", 1)
+            await app.unpause("paused")
+            for run in (await app.runs("kin")).items:
+                await app.resume(run.id, 1)
+            while await app.tick():
+                pass
+            assert {version for *_, version in drove} == {version for _, version in parking.drove} == {"1.0.0"}
+            for name in ("lined", "spread"):
+                await app.start(name, "third", run_id=f"{name}-third")
+            while await app.tick():
+                pass
+            assert ("spread", "third", "2.0.0") in drove, "what nobody can begin stands in nobody's way"
+        async with make_app(
+            *old, *(flow for flow in new if flow is not parking.child), worker=False, clock=clock
+        ) as app:
+            for _ in range(3):
+                while await app.tick():
+                    pass
+                clock.move(minutes=30)
+            await self.all_done_by(runs, "1.0.0", 4)
+            for run_id in ("lined-first", "lined-second", "spread-first", "spread-second", settled):
+                run = await app.get(run_id)
+                assert (run.status, run.output) == ("done", "1.0.0"), run_id
+            for run_id in ("lined-third", "spread-third"):
+                assert (await app.get(run_id)).output == "2.0.0", run_id
+
+    async def test_a_start_of_another_version_makes_a_draft_its_own(
+        self, make_app: Any, runs: Any, clock: MovableClock
+    ) -> None:
+        """Else the input of one version would be given to the code of another, or to nobody's."""
+        older: Workflow[Any, Any, Any] = Workflow("settled", input=int, debounce=Debounce("20m"), retention="1h")
+        newer: Workflow[Any, Any, Any] = Workflow("settled", version="2.0.0", input=str, debounce=Debounce("20m"))
+
+        @older.step
+        async def only(ctx: Context[int]) -> Any:
+            return ctx.input + 1
+
+        @newer.step
+        async def before(ctx: Context[str]) -> None: ...
+
+        @newer.step
+        async def then(ctx: Context[str]) -> Any:
+            return ctx.input.upper()
+
+        @before.compensate
+        async def undo(ctx: Context[str], output: None) -> None: ...
+
+        async with make_app(older, worker=False, clock=clock) as app:
+            handle = await app.start(older, 1)
+        async with make_app(newer, worker=False, clock=clock) as app:
+            again = await app.start(newer, "one")
+            assert (again.id, again.created) == (handle.id, False)
+            stored = await runs.find_one({"_id": handle.id})
+            assert (stored["version"], stored["compensate_on"]) == ("2.0.0", ["failed"])
+            assert "retention" not in stored
+            clock.move(minutes=21)
+            await app.tick()
+            run = await app.get(handle.id)
+            assert ([step.id for step in run.steps], run.output) == (["before", "then"], "ONE")
+            back = await app.start(newer, "two")
+        async with make_app(older, worker=False, clock=clock) as app:
+            assert (await app.start(older, 6)).id == back.id
+            clock.move(minutes=21)
+            await app.tick()
+            assert await app.handle(back.id).result("20s") == 7
+            assert "compensate_on" not in await runs.find_one({"_id": back.id})
 
     async def all_done_by(self, runs: Any, version: str, count: int, without: tuple[str, ...] = ()) -> None:
         found = [run async for run in runs.find({"workflow": "parking", "_id": {"$nin": list(without)}})]

@@ -141,15 +141,14 @@ async def test_without_httpx_there_is_a_clear_error_and_everything_else_works(
         assert await app.run(flow, timeout=20) is None
 
 
-@pytest.mark.untenanted
 async def test_of_many_who_replace_a_secret_at_once_each_ones_works(make_app: Any) -> None:
     async with make_app(flow, worker=False) as app:
         await app.webhooks.create("crm", URL)
         fresh = await asyncio.gather(*(app.webhooks.rotate_secret("crm") for _ in range(4)))
-        stored = await app.database["streamline.subscribers"].find_one({"_id": "webhook:crm"})
+        stored = await app.database["streamline.subscribers"].find_one({"webhook.id": "crm"})
         assert {each["secret"] for each in stored["webhook"]["secrets"]} >= set(fresh)
         await asyncio.gather(*(app.webhooks.rotate_secret("crm") for _ in range(4)))
-        stored = await app.database["streamline.subscribers"].find_one({"_id": "webhook:crm"})
+        stored = await app.database["streamline.subscribers"].find_one({"webhook.id": "crm"})
         assert len(stored["webhook"]["secrets"]) == 5
 
 
@@ -169,7 +168,6 @@ class LostAnswers:
         return answer
 
 
-@pytest.mark.untenanted
 async def test_an_answer_that_is_lost_leaves_one_endpoint_and_the_secret_that_was_shown(make_app: Any) -> None:
     async with make_app(flow, worker=False) as app:
         lost = LostAnswers(app, "insert")
@@ -180,7 +178,7 @@ async def test_an_answer_that_is_lost_leaves_one_endpoint_and_the_secret_that_wa
         lost = LostAnswers(app, "update")
         fresh = await app.webhooks.rotate_secret("crm")
         assert lost.left == 0
-        stored = await app.database["streamline.subscribers"].find_one({"_id": "webhook:crm"})
+        stored = await app.database["streamline.subscribers"].find_one({"webhook.id": "crm"})
         assert [each["secret"] for each in stored["webhook"]["secrets"]] == [fresh, created.secret]
 
 
@@ -199,16 +197,15 @@ async def test_what_is_done_twice_because_an_answer_was_lost_is_done_once(make_a
         assert await app.webhooks.list() == ()
 
 
-@pytest.mark.untenanted
 async def test_the_time_of_a_former_secret_is_not_made_longer(make_app: Any) -> None:
     async with make_app(flow, worker=False) as app:
         created = await app.webhooks.create("crm", URL)
         second = await app.webhooks.rotate_secret("crm", keep="1m")
         third = await app.webhooks.rotate_secret("crm", keep="1d")
-        stored = await app.database["streamline.subscribers"].find_one({"_id": "webhook:crm"})
+        stored = await app.database["streamline.subscribers"].find_one({"webhook.id": "crm"})
         newest, former, first = stored["webhook"]["secrets"]
         assert [newest, former["secret"], first["secret"]] == [{"secret": third}, second, created.secret]
         assert former["until"] - first["until"] > timedelta(hours=23)
         fourth = await app.webhooks.rotate_secret("crm", keep=0)
-        stored = await app.database["streamline.subscribers"].find_one({"_id": "webhook:crm"})
+        stored = await app.database["streamline.subscribers"].find_one({"webhook.id": "crm"})
         assert stored["webhook"]["secrets"] == [{"secret": fourth}]

@@ -64,8 +64,9 @@ def unlike(answers: dict[str, int], default: int = 200) -> Any:
     return lambda webhook: answers.get(webhook.json["run_id"], default)
 
 
-@pytest.mark.untenanted
-async def test_what_happens_is_told_signed_and_in_order(make_app: Any, flow: Any, receiver: Receiver) -> None:
+async def test_what_happens_is_told_signed_and_in_order(
+    make_app: Any, flow: Any, receiver: Receiver, tenant_id: str | None
+) -> None:
     async with make_app(flow, settings=settings()) as app:
         endpoint = await app.webhooks.create("crm", receiver.url, on=["run.*", "told"], headers={"X-Shop": "one"})
         (run_id,) = await done(app, 3)
@@ -82,7 +83,7 @@ async def test_what_happens_is_told_signed_and_in_order(make_app: Any, flow: Any
             "seq": event.seq,
             "at": event.at.isoformat().replace("+00:00", "Z"),
             "workflow": "flow",
-            "tenant_id": None,
+            "tenant_id": tenant_id,
             "step": event.step,
             "attempt": event.attempt,
             "data": dict(event.data),

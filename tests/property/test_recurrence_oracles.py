@@ -8,11 +8,13 @@ from itertools import islice, takewhile
 from typing import Any
 
 from cronsim import CronSim, CronSimError
+from dateutil.rrule import rrulestr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from streamline.features.recurrence.recurrence import Recurrence
 from streamline.features.recurrence.rule_reading import asked_rule, stored_rule
+from streamline.features.recurrence.text_rrule import TextRule
 from streamline.features.recurrence.wall_clock import zone_of
 from tests.unit.minute_walk import TRANSITIONS, Walk
 
@@ -78,6 +80,34 @@ def test_times_of_day_agree_with_the_walk_from_any_minute_on(
     begin = place[1].replace(tzinfo=UTC) + timedelta(minutes=minutes)
     found = takewhile(lambda each: each.at <= oracle.end, recurrence(place[0], gap, fold, daily=times).after(begin))
     assert [each.at for each in found] == [at for at in oracle.expected(wanted, gap, fold) if at > begin]
+
+
+DAYS = st.lists(st.sampled_from(["MO", "TU", "WE", "TH", "FR", "SA", "SU"]), min_size=1, max_size=3, unique=True)
+PARTS = st.fixed_dictionaries(
+    {"FREQ": st.sampled_from(["YEARLY", "MONTHLY", "WEEKLY", "DAILY"])},
+    optional={
+        "INTERVAL": st.integers(1, 13),
+        "BYDAY": DAYS.map(",".join),
+        "BYMONTHDAY": st.sampled_from(["1", "31", "-1", "15,-2"]),
+        "BYHOUR": st.just("3,9"),
+        "BYSETPOS": st.sampled_from([1, -1, 2]),
+        "WKST": st.sampled_from(["SU", "WE"]),
+        "UNTIL": st.just("20330101T000000"),
+        "COUNT": st.integers(1, 40),
+    },
+).filter(lambda parts: not parts.keys() >= {"COUNT", "UNTIL"})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    PARTS, st.one_of(st.datetimes(datetime(2012, 1, 1), datetime(2019, 1, 1)), st.just(datetime(2016, 2, 29))), INSTANT
+)
+def test_a_recurrence_rule_goes_on_as_from_its_first_time(parts: dict[str, Any], first: datetime, at: datetime) -> None:
+    text, first = ";".join(f"{name}={value}" for name, value in parts.items()), first.replace(microsecond=0)
+    begin, end = at.replace(tzinfo=None), datetime(2042, 1, 1)
+    rule: Any = rrulestr(text, dtstart=first)
+    wanted = list(islice(takewhile(lambda wall: wall < end, rule.xafter(begin, inc=True)), 5))
+    assert list(islice(takewhile(lambda wall: wall < end, TextRule(text, first).walls(begin)), 5)) == wanted
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from streamline import Context, RetryPolicy, Workflow
+from streamline import Concurrency, Context, RetryPolicy, Workflow
 from tests.stress.ledger import Ledger
 
-ANSWERED = ("wait", "event", "approval", "question", "each")
-TIMED = ("sleep", "timeout", "poll", "retry")
-KIN = ("child",)
-KINDS = (*ANSWERED, *TIMED, *KIN)
+ANSWERED = ("wait", "event", "hook", "approval", "question", "each", "paused", "slot")
+TIMED = ("sleep", "timeout", "poll", "retry", "later")
+KIN = ("child", "join")
+BEHIND = ("queued",)  # in line behind the run of the kind "slot"
+KINDS = (*ANSWERED, *TIMED, *KIN, *BEHIND)
 
 
 def grown(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]:
@@ -27,7 +28,8 @@ def grown(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]:
 
 def deployed(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]:
     """A version that carries nothing over."""
-    wf: Workflow[Any, Any, Any] = Workflow(name, version=version)
+    one_a_line = Concurrency(1, key=lambda asked: asked["line"])
+    wf: Workflow[Any, Any, Any] = Workflow(name, version=version, concurrency=one_a_line)
 
     def note(ctx: Context[Any]) -> None:
         ledger.write("enter", run=ctx.run_id, step=ctx.step_id, version=version)
@@ -40,7 +42,7 @@ def deployed(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any]
     @wf.step(retry=RetryPolicy(max_attempts=100, delay="1s", max_delay="1s"))
     async def park(ctx: Context[Any]) -> Any:
         note(ctx)
-        await parked(ctx, ctx.input["kind"], ctx.input["seconds"])
+        await parked(ctx, ledger, ctx.input["kind"], ctx.input["seconds"])
         return version
 
     @wf.step(max_attempts=100)
@@ -58,10 +60,14 @@ def migrating(ledger: Ledger, name: str, version: str) -> Workflow[Any, Any, Any
     return wf
 
 
-async def parked(ctx: Context[Any], kind: str, seconds: float) -> None:
+async def parked(ctx: Context[Any], ledger: Ledger, kind: str, seconds: float) -> None:
     match kind:
-        case "wait":
+        case "wait" | "paused" | "slot":
             await ctx.wait("go")
+        case "hook":
+            hook = await ctx.create_hook("h")
+            ledger.write("token", run=ctx.run_id, token=hook.token)
+            await hook.wait()
         case "event":
             await ctx.wait_for("go")
         case "approval":
@@ -82,6 +88,8 @@ async def parked(ctx: Context[Any], kind: str, seconds: float) -> None:
                 raise ValueError("not yet")
         case "child":
             await ctx.start_child("grown", None)
+        case "join":
+            await ctx.join({"a": ("grown", None), "b": ("grown", None)})
 
 
 async def _same(item: Any) -> Any:

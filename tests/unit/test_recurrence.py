@@ -116,6 +116,29 @@ def test_it_makes_no_difference_in_which_season_one_asks(zone: str, day: datetim
                 assert [each for each in between(series, asked, end) if each.at > begin] == wanted
 
 
+@pytest.mark.parametrize(
+    ("zone", "wall", "at"),
+    [
+        ("UTC", "2026-01-01T00:00", "2026-01-01T00:00"),
+        ("America/New_York", "2026-07-04T00:00", "2026-07-04T04:00"),
+        ("America/New_York", "2026-12-31T23:59", "2027-01-01T04:59"),
+        ("America/Los_Angeles", "2026-12-31T23:30", "2027-01-01T07:30"),
+        ("America/Phoenix", "2026-03-08T02:30", "2026-03-08T09:30"),
+        ("America/Phoenix", "2026-11-01T01:30", "2026-11-01T08:30"),
+        ("Asia/Kolkata", "2028-02-29T05:29", "2028-02-28T23:59"),
+        ("Asia/Kathmandu", "2026-01-01T05:45", "2026-01-01T00:00"),
+        ("Asia/Singapore", "2028-02-29T12:00", "2028-02-29T04:00"),
+    ],
+)
+def test_what_a_wall_shows_is_an_instant(zone: str, wall: str, at: str) -> None:
+    expected = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    shown = datetime.fromisoformat(wall)
+    day = f"{shown:%Y%m%dT%H%M%S}"
+    for rule in ({"at": wall}, {"daily": f"{shown:%H:%M}"}, {"rrule": f"DTSTART:{day}\nFREQ=DAILY;COUNT=1"}):
+        found = recurrence(zone, now=datetime(2020, 1, 1, tzinfo=UTC), **rule).first(expected - timedelta(seconds=1))
+        assert found == Occurrence(expected, shown), rule
+
+
 def test_every_instant_can_be_the_one_from_which_one_goes_on() -> None:
     """Going on from each occurrence, one at a time, gives the series: no instant is lost or repeated."""
     for zone, day in TRANSITIONS[::2]:
@@ -203,6 +226,26 @@ def test_recurrence_rules_keep_to_the_wall_and_end() -> None:
     assert [each.mark for each in found] == [None, None, "gap", None]
     fridays = recurrence("UTC", rrule="FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=9;BYMINUTE=0").after(NOW)
     assert [each.at.day for each in islice(fridays, 3)] == [30, 27, 27]
+
+
+def test_a_recurrence_rule_of_long_ago_need_not_be_gone_through() -> None:
+    times = f"BYHOUR={','.join(map(str, range(12)))};BYMINUTE={','.join(map(str, range(0, 60, 5)))}"
+    for begin in ("DTSTART:00010101T000000\n", "DTSTART:00010103T000000\n", "DTSTART:00040229T000000\n"):
+        for rule in (f"FREQ=DAILY;{times}", f"FREQ=WEEKLY;INTERVAL=3;BYDAY=MO,TU,WE,TH,FR,SA,SU;{times}"):
+            assert recurrence("UTC", rrule=begin + rule).first(NOW) is not None
+        yearly = recurrence("UTC", rrule=f"{begin}FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR,SA,SU;{times}").first(NOW)
+        assert yearly == Occurrence(NOW + timedelta(minutes=5), datetime(2026, 1, 1, 0, 5))
+
+
+def test_the_ends_of_the_calendar_can_be_asked_about() -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for rule in ({"daily": "09:00"}, {"weekly": "mon 09:00"}, {"monthly": "31 09:00"}, {"cron": "0 9 * * *"}):
+        for zone in ("Pacific/Apia", "America/New_York"):
+            assert recurrence(zone, **rule).first(first) is not None
+            assert recurrence(zone, **rule).first(last) is None
+    for rule in ({"every": "1h"}, {"rrule": "FREQ=DAILY"}, {"at": NOW}, {"at": "2026-01-01"}):
+        assert recurrence("UTC", **rule).first(first) is not None
+        assert recurrence("UTC", **rule).first(last) is None
 
 
 def test_until_is_the_last_instant() -> None:

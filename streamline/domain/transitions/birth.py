@@ -97,11 +97,9 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     run: dict[str, Any] = {
         "_id": order.run_id,
         "workflow": definition.name,
-        "version": definition.version,
-        "route": definition.route,
+        **of_version(definition),
         "tenant_id": order.tenant_id,
         "input": order.input,
-        "steps": [newborn_step(step) for step in definition.steps],
         "cursor": 0,
         "priority": order.priority,
         "rev": 1,
@@ -113,8 +111,6 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
         "created_at": now,
         "updated_at": now,
     }
-    if any(step.compensation is not None for step in definition.steps):
-        run["compensate_on"] = sorted(definition.compensate_on)
     for name in ("parent", "root_run_id", "start_by", "deadline_at", "schedule_id", "scheduled_at"):
         if (wanted := getattr(order, name)) is not None:
             run[name] = wanted
@@ -124,9 +120,6 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
     if order.gate:
         # Not the debounce key: only a draft that can still be put off holds it.
         run |= {name: key for name, key in order.gate.items() if name != "debounce_key"} | {"gated": True}
-    if definition.retention:
-        # Whoever ends the run, be it a process that does not know the workflow, can tell how long it is kept.
-        run["retention"] = {status: kept.total_seconds() for status, kept in definition.retention.items()}
     return run | reacting(order) | _labels(order)
 
 
@@ -134,6 +127,18 @@ def _labels(order: Order) -> dict[str, Any]:
     """Return what a new run can be found by, as whoever starts it says."""
     labels = {"tags": list(order.tags), "metadata": dict(order.metadata or {})}
     return {name: given for name, given in labels.items() if given}
+
+
+def of_version(definition: Definition) -> dict[str, Any]:
+    """Return what a new run has of the version that it is started with."""
+    steps = [newborn_step(step) for step in definition.steps]
+    found: dict[str, Any] = {"version": definition.version, "route": definition.route, "steps": steps}
+    if any(step.compensation is not None for step in definition.steps):
+        found["compensate_on"] = sorted(definition.compensate_on)
+    if definition.retention:
+        # Whoever ends the run, be it a process that does not know the workflow, can tell how long it is kept.
+        found["retention"] = {status: kept.total_seconds() for status, kept in definition.retention.items()}
+    return found
 
 
 def reacting(order: Order) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from streamline.domain.change import Absent, Change, Counted
 from streamline.domain.heard import noted
 from streamline.domain.place import Document
-from streamline.domain.transitions.birth import Order, reacting
+from streamline.domain.transitions.birth import Order, of_version, reacting
 from streamline.domain.transitions.writing import Entry, due, operated
 
 # What whoever decides about a gated run has to know of it.
@@ -115,7 +115,10 @@ def seal(run: Document, now: datetime) -> Change:
 
 
 def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change:
-    """Return the change by which a later start under its key gives a draft its input, and puts it off."""
+    """Return the change by which a later start under its key gives a draft its input, and puts it off.
+
+    A start by another version makes the draft, of which nothing has begun, a run of that version.
+    """
     instant = min(due_at, run["fire_by"]) if "fire_by" in run else due_at
     put, drop = due(run, instant)
     put |= {"input": order.input, "size": order.weight, "priority": order.priority}
@@ -127,6 +130,8 @@ def bump(run: Document, order: Order, now: datetime, due_at: datetime) -> Change
     reacts.pop("inbox", None)  # whoever sends to a run that was there before brings the event by itself
     remembered, append = noted(run, reacts.pop("heard", ()))
     told |= dict.fromkeys(("cancel_on", "listens", "chain")) | reacts
+    if run["route"] != order.definition.route:
+        told |= dict.fromkeys(("compensate_on", "retention")) | of_version(order.definition)
     put |= remembered | {name: value for name, value in told.items() if value}
     drop = (*drop, *(name for name, value in told.items() if not value))
     event: Entry = ("run.debounced", {"due_at": instant})

@@ -101,7 +101,7 @@ class Debouncing:
                 await self._runtime.commit(draft, gating.seal(draft, now))
                 continue
             if await self._runtime.commit(draft, gating.bump(draft, wish.order, now, self._fires(wish, now))):
-                self._runtime.announce(draft["route"], draft.get("due_at"))
+                self._runtime.announce(wish.order.definition.route, draft.get("due_at"))
                 return str(draft["_id"]), None
             await self._runtime.clock.sleep(random.uniform(0, _PAUSE))  # another process was faster
 

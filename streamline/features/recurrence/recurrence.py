@@ -20,7 +20,8 @@ from streamline.features.recurrence.wall_clock import (
     wall_of,
 )
 
-_END = datetime(9900, 1, 1, tzinfo=UTC)
+# Instants near the ends of the calendar have no time on the wall everywhere.
+_BEGIN, _END = datetime(100, 1, 1, tzinfo=UTC), datetime(9900, 1, 1, tzinfo=UTC)
 _FIRST_LOOK_BACK = timedelta(minutes=1)
 
 
@@ -56,7 +57,7 @@ class Recurrence:
     def after(self, instant: datetime) -> Iterator[Occurrence]:
         """Yield what occurs after an instant, in order, each instant once."""
         last = min(self.until or _END, _END)
-        for occurrence in self._found(instant):
+        for occurrence in self._found(min(max(instant, _BEGIN), _END)):
             if occurrence.at > last:
                 return
             yield occurrence

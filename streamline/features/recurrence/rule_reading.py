@@ -15,7 +15,7 @@ from streamline.features.recurrence.cron_rule import Cron, cron_of
 from streamline.features.recurrence.pointing import refused
 from streamline.features.recurrence.recurrence import Rule
 from streamline.features.recurrence.steady_rules import AtInstant, Every
-from streamline.features.recurrence.text_rrule import TextRule, text_rule_of
+from streamline.features.recurrence.text_rrule import TextRule, has_begin, text_rule_of
 from streamline.features.recurrence.wall_clock import wall_of
 
 KINDS = ("cron", "daily", "weekly", "monthly", "every", "at", "rrule")
@@ -62,7 +62,7 @@ def stored_rule(stored: Mapping[str, Any]) -> Rule:
         case "at":
             return AtInstant(stored["at"]) if "at" in stored else AtWall(datetime.fromisoformat(stored["wall"]))
         case _:
-            return TextRule(stored["rrule"], datetime.fromisoformat(stored["anchor"]))
+            return TextRule(stored["rrule"], datetime.fromisoformat(stored.get("dtstart") or stored["anchor"]))
 
 
 def _read_cron(value: Any, now: datetime, zone: ZoneInfo) -> Stored:
@@ -113,7 +113,7 @@ def _read_at(value: Any, now: datetime, zone: ZoneInfo) -> Stored:
 
 def _read_rrule(value: Any, now: datetime, zone: ZoneInfo) -> Stored:
     rule = text_rule_of(value, wall_of(now, zone))
-    return {"rrule": rule.text, "anchor": rule.anchor.isoformat()}
+    return {"rrule": rule.text, "dtstart" if has_begin(value) else "anchor": rule.anchor.isoformat()}
 
 
 _READERS: dict[str, Callable[[Any, datetime, ZoneInfo], Stored]] = {

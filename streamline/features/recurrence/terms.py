@@ -24,8 +24,8 @@ _CHOICES = {
     "dst_gap": ("forward", "skip"),
     "dst_fold": ("first", "second", "both"),
 }
-# What decides when something occurs, beside the rule.
-_TIMING = ("timezone", "dst_gap", "dst_fold", "until_at", "count")
+# What decides when something occurs, beside the rule; and when it ends.
+_READING, _ENDS = ("timezone", "dst_gap", "dst_fold"), ("until_at", "count")
 _ANCHORS = ("anchor", "anchor_at")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", re.ASCII)
 _COUNT_MAX = 2**31 - 1
@@ -65,14 +65,20 @@ def recurrence_of(terms: Mapping[str, Any]) -> Recurrence:
     return Recurrence(stored_rule(terms["rule"]), zone, terms["dst_gap"], terms["dst_fold"], terms["until_at"])
 
 
-def is_same_timing(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two terms make for the same series, whenever each of them was agreed."""
-    return _rule(one) == _rule(other) and all(one[name] == other[name] for name in _TIMING)
+def is_same_series(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two terms make for the same series but for its end, whenever each of them was agreed."""
+    return _rule(one) == _rule(other) and all(one[name] == other[name] for name in _READING)
+
+
+def is_same_end(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether the series of two terms end alike."""
+    return all(one[name] == other[name] for name in _ENDS)
 
 
 def is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two terms are the same, whenever each of them was agreed."""
-    return is_same_timing(one, other) and all(one[name] == other[name] for name in ("overlap", "catch_up", "jitter"))
+    is_alike = all(one[name] == other[name] for name in ("overlap", "catch_up", "jitter"))
+    return is_alike and is_same_series(one, other) and is_same_end(one, other)
 
 
 def _rule(terms: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import isleap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,8 +37,36 @@ class TextRule:
 
     def walls(self, begin: datetime) -> Iterator[datetime]:
         """Yield the times on the wall from `begin` on, in order."""
-        rule: Any = rrulestr(self.text, dtstart=self.anchor)
+        rule: Any = rrulestr(self.text, dtstart=_begun(self.text, self.anchor, begin))
         yield from rule.xafter(begin, inc=True)
+
+
+def has_begin(text: str) -> bool:
+    """Return whether a valid text says itself when its rule begins."""
+    found = _BEGIN.fullmatch(text.strip())
+    return found is not None and found[1] is not None
+
+
+def _begun(rule: str, anchor: datetime, begin: datetime) -> datetime:
+    """Return a time shortly before `begin` from which a rule goes on as it does from its first.
+
+    From the first, dateutil would go through all that lies between; a rule that counts has to.
+    """
+    parts = dict(part.split("=") for part in rule.split(";"))
+    frequency, interval = parts["FREQ"], int(parts.get("INTERVAL", 1))
+    if "COUNT" in parts:
+        return anchor
+    if frequency in ("DAILY", "WEEKLY"):
+        # The first week counts from its first time on; it must be over.
+        period = timedelta(days=interval * (7 if frequency == "WEEKLY" else 1))
+        return anchor + max(0, (begin - anchor) // period - 1) * period
+    last = anchor.year + (begin.year - 1 - anchor.year) // interval * interval
+    fitting = (year for year in range(last, anchor.year, -interval) if isleap(year) or not _is_leap_day(anchor))
+    return anchor.replace(year=next(fitting, anchor.year))
+
+
+def _is_leap_day(day: datetime) -> bool:
+    return (day.month, day.day) == (2, 29)
 
 
 def text_rule_of(text: object, today: datetime) -> TextRule:
@@ -81,7 +110,8 @@ def _check_parts(rule: str, anchor: datetime) -> None:
             raise refused("rrule", rule, *part.span(), why)
         seen.add(name)
         times *= value.count(",") + 1 if name in ("BYHOUR", "BYMINUTE", "BYSECOND") else 1
-    if why := "FREQ is missing" if "FREQ" not in seen else _refusal(rule, anchor):
+    why = "COUNT or UNTIL, not both" if {"COUNT", "UNTIL"} <= seen else None
+    if why := why or ("FREQ is missing" if "FREQ" not in seen else _refusal(rule, anchor)):
         raise refused("rrule", rule, 0, len(rule), why)
     if times > _TIMES_MAX:
         raise refused("rrule", rule, 0, len(rule), f"at most {_TIMES_MAX} times a day")
@@ -92,8 +122,8 @@ def _objection(name: str, value: str) -> str | None:
         return f"not known; one of {', '.join(_PARTS)}"
     if name == "FREQ" and value not in _FREQUENCIES:
         return f"one of {', '.join(_FREQUENCIES)}; for what recurs within a day there are cron and every"
-    if name in ("INTERVAL", "COUNT") and not re.fullmatch(r"[1-9][0-9]{0,5}", value):
-        return "a whole number of at least 1"
+    if name in ("INTERVAL", "COUNT") and not re.fullmatch(r"[1-9][0-9]{0,4}", value):
+        return "a whole number from 1 to 99999"
     if name == "UNTIL" and value.endswith("Z"):
         return "a time on the wall, without Z"
     return None

@@ -7,14 +7,14 @@ decision behind; whoever looks next starts the run under the same id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 from streamline.errors import ScheduleError
 from streamline.features.recurrence.recurrence import Recurrence
-from streamline.features.recurrence.terms import Terms, recurrence_of
+from streamline.features.recurrence.terms import Terms, is_same_end, is_same_series, recurrence_of
 from streamline.features.recurrence.wall_clock import Occurrence
 
 Document = Mapping[str, Any]
@@ -24,6 +24,7 @@ Outcome = str | Put
 GRACE = timedelta(minutes=1)  # how late an occurrence may be noticed and still count as on time
 TAKE_OVER = timedelta(seconds=2)  # after so long somebody else starts what was decided
 LOOK_AGAIN = timedelta(milliseconds=500)  # how often to see whether the run before has ended
+SET_ASIDE = timedelta(seconds=5)  # well within GRACE: who can read it must not find it late
 WAITING_MAX = 1000
 _AT_ONCE = 50
 _MILLISECOND = timedelta(milliseconds=1)
@@ -66,7 +67,7 @@ def born(key: str, name: str, tenant_id: str | None, workflow: str, terms: Terms
 def decide(document: Document, now: datetime, *, is_busy: bool) -> Put:
     """Decide about the occurrences that have come, and move the cursor past them; empty where none has.
 
-    What was missed and is caught up with is never skipped: where it must not overlap it waits its turn.
+    What is caught up with is never skipped: where it must not overlap it waits its turn.
 
     Args:
         document: The schedule.
@@ -77,12 +78,12 @@ def decide(document: Document, now: datetime, *, is_busy: bool) -> Put:
         return {}
     recurrence, waiting, skipped = recurrence_of(document), list(document["waiting"]), 0
     allowed = None if document["count"] is None else document["count"] - document["occurrences"] + len(waiting)
-    come = list(_come(document, recurrence, now))
+    come = _come(document, recurrence, now)
     for at in come:
         if allowed is not None and len(waiting) >= allowed:
             break
-        is_missed = len(come) > 1 or now - at > GRACE
-        is_in_the_way = document["overlap"] == "skip" and not is_missed and (is_busy or waiting)
+        is_caught_up_with = now - at > GRACE or (len(come) > 1 and document["catch_up"] == "all")
+        is_in_the_way = document["overlap"] == "skip" and not is_caught_up_with and (is_busy or waiting)
         if is_in_the_way or len(waiting) >= WAITING_MAX:
             skipped += 1
         else:
@@ -135,8 +136,8 @@ def put_off(now: datetime) -> Put:
 
 
 def set_aside(now: datetime) -> Put:
-    """Look again much later: what is stored cannot be read here."""
-    return {"due_at": now + GRACE}
+    """Look again in some seconds: what is stored cannot be read here, though perhaps elsewhere."""
+    return {"due_at": now + SET_ASIDE}
 
 
 def paused(now: datetime) -> Put:
@@ -149,14 +150,18 @@ def resumed(document: Document, now: datetime) -> Put:
     return {"paused": False, "updated_at": now} | _aimed(document, document, now)
 
 
-def changed(document: Document, terms: Terms, now: datetime, *, is_same_timing: bool) -> Put:
-    """Go on under other terms."""
+def changed(document: Document, terms: Terms, now: datetime) -> Put:
+    """Go on under other terms: with what occurs next by them, or where only the end is another, with what is due."""
     put: Put = {**terms, "updated_at": now}
-    if is_same_timing:
-        return put | {"rule": document["rule"]}
-    put |= _aimed(document, terms, now)
-    if put["next_at"] is None and terms["rule"] != document["rule"]:
-        raise _nothing_to_come(terms)
+    if is_same_series(document, terms):
+        put["rule"] = document["rule"]
+        if is_same_end(document, terms):
+            return put
+        put |= _aimed(document, put, _just_before_due(document, now))
+    else:
+        put |= _aimed(document, terms, now)
+        if put["next_at"] is None:
+            raise _nothing_to_come(terms)
     return put | ({"due_at": None} if document["paused"] else {})
 
 
@@ -174,19 +179,27 @@ def run_id_of(document: Document, at: datetime) -> str:
     return f"{document['_id']}@{text.removesuffix('+00:00')}Z"
 
 
-def _come(document: Document, recurrence: Recurrence, now: datetime) -> Iterator[datetime]:
-    """Yield the occurrences up to now that are to be considered, as far as missed ones are caught up with."""
-    before = document["next_at"] - _MILLISECOND
-    limit = WAITING_MAX if document["catch_up"] == "all" else 1
-    for occurrence in recurrence.latest(before, now, limit):
-        if document["catch_up"] != "skip" or now - occurrence.at <= GRACE:
-            yield occurrence.at
+def _come(document: Document, recurrence: Recurrence, now: datetime) -> list[datetime]:
+    """Return the occurrences up to now that are to be considered: those on time, and what is caught up with."""
+    before, catch_up = document["next_at"] - _MILLISECOND, document["catch_up"]
+    if catch_up != "all":
+        on_time = recurrence.latest(max(before, now - GRACE - _MILLISECOND), now, WAITING_MAX)
+        if on_time or catch_up == "skip":
+            return [occurrence.at for occurrence in on_time]
+    limit = WAITING_MAX if catch_up == "all" else 1
+    return [occurrence.at for occurrence in recurrence.latest(before, now, limit)]
 
 
-def _aimed(document: Document, terms: Document, now: datetime) -> Put:
-    following = first_of(terms, now, document["occurrences"])
+def _just_before_due(document: Document, now: datetime) -> datetime:
+    """Return the instant from which a look finds what is due and has not been decided; now, where nothing is."""
+    next_at: datetime | None = document["next_at"]
+    return now if next_at is None or document["paused"] else min(now, next_at - _MILLISECOND)
+
+
+def _aimed(document: Document, terms: Document, since: datetime) -> Put:
+    following = first_of(terms, since, document["occurrences"])
     next_at = None if following is None else following.at
-    return {"next_at": next_at, "due_at": now if document["waiting"] else next_at}
+    return {"next_at": next_at, "due_at": since if document["waiting"] else next_at}
 
 
 def _nothing_to_come(terms: Document) -> ScheduleError:

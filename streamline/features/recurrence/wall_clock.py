@@ -6,6 +6,7 @@ fold. What is wanted is kept as the time on the wall; what comes of it is comput
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -22,6 +23,8 @@ Mark = Literal["gap", "fold_first", "fold_second"]
 _REACH_HOURS = 26
 _SAMPLE_HOURS = 2
 _NAME_MAX = 100
+# What a machine's directory of zones has beside zones: its own setting, and copies that count leap seconds.
+_NO_ZONES = re.compile(r"localtime|posixrules|Factory|(right|posix)/.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def zone_of(name: object) -> ZoneInfo:
     if isinstance(name, ZoneInfo):
         name = name.key
     try:
-        if isinstance(name, str) and 0 < len(name) <= _NAME_MAX:
+        if isinstance(name, str) and 0 < len(name) <= _NAME_MAX and not _NO_ZONES.fullmatch(name):
             return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         pass
