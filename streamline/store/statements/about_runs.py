@@ -117,7 +117,8 @@ def count_routes() -> Aggregate:
 def count_runs(query: Filter) -> Aggregate:
     """Count runs by status.
 
-    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, else a collection scan.
+    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, runs_failed where it names
+    statuses of runs that have an error, else a collection scan.
     """
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
 
@@ -131,11 +132,12 @@ def count_slots() -> Aggregate:
 
 
 def count_workflows() -> Aggregate:
-    """Count runs by workflow and status.
+    """Count runs by workflow, version and status.
 
     Index: runs_page where the filter names a tenant, else a collection scan.
     """
-    return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
+    by = {"workflow": "$workflow", "version": "$version", "status": "$status"}
+    return Aggregate("count_workflows", {}, [_counted(by)])
 
 
 def find_active_child(parent_id: str, fan: str) -> Find:
@@ -322,12 +324,13 @@ def find_owing(before: datetime, limit: int) -> Find:
     )
 
 
-def find_page(query: Filter, sort: Sort, limit: int) -> Find:
-    """Read one page of runs.
+def find_page(query: Filter, sort: Sort, limit: int, fields: Sequence[str] = ()) -> Find:
+    """Read one page of runs, or of the named fields of them.
 
-    Index: runs_page, or runs_page_by_workflow where the filter names a workflow.
+    Index: runs_page, or runs_page_by_workflow where the filter names a workflow, or runs_failed where it names
+    statuses of runs that have an error.
     """
-    return Find("find_page", query, sort=sort, limit=limit)
+    return Find("find_page", query, dict.fromkeys(fields, 1) or None, sort=sort, limit=limit)
 
 
 def find_queue(after: str) -> Find:
@@ -388,6 +391,14 @@ def find_slots(slot_key: str) -> Find:
     """
     query = {"slot_key": slot_key, "slot": {"$gte": 0}}
     return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
+
+
+def find_tenants() -> Aggregate:
+    """Find the tenants that have runs, with one look at the index for each.
+
+    Index: runs_page, which answers alone.
+    """
+    return Aggregate("find_tenants", {}, [{"$group": {"_id": "$tenant_id"}}])
 
 
 def find_unlogged(run_id: str) -> Find:
