@@ -58,7 +58,7 @@ _DUPLICATE = 11000
 _UNREADABLE = frozenset({2, 9, 14})
 _TOO_LARGE = (10334, 17419, 17420)
 _INSERTS_IN_A_COMMAND = 500
-_ASKED_BY_USERS = frozenset({"count_runs", "find_page", "find_run"})
+_ASKED_BY_USERS = frozenset({"count_runs", "find_page", "find_run", "find_tenants"})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
