@@ -12,14 +12,15 @@ from typing import Any
 
 from streamline.domain.durations import check_instant
 from streamline.domain.names import is_storable
-from streamline.domain.statuses import ERRED, RUN_STATUSES
-from streamline.errors import InvalidPolicy, InvalidQuery
+from streamline.domain.statuses import ACTIVE, ERRED, RUN_STATUSES
+from streamline.errors import CorruptRun, InvalidPolicy, InvalidQuery
 from streamline.store.matches import checked_match
 
 PAGE_MAX = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Only of a run that has an error; the index on these proves it from this very condition.
-FAILING: dict[str, Any] = {"error.code": {"$gt": ""}}
+# What all runs of some statuses have, and others do not: the conditions of the indexes that hold only these runs.
+_FAILING: dict[str, Any] = {"error.code": {"$gt": ""}}
+_LIVE: dict[str, Any] = {"live": True}
 _ORDERS = {"created_at": 1, "-created_at": -1}
 
 
@@ -49,7 +50,8 @@ class RunQuery:
         if self.workflow is not None:
             query["workflow"] = _text(self.workflow, "workflow")
         if (names := self.statuses) is not None:
-            query |= {"status": {"$in": names}} | (FAILING if ERRED.issuperset(names) else {})
+            query |= {"status": {"$in": names}} | (_FAILING if ERRED.issuperset(names) else {})
+            query |= _LIVE if ACTIVE.issuperset(names) else {}
         if self.tags is not None:
             query["tags"] = {"$all": _texts(self.tags, "tags")}
         created = _bounds(self.created_after, self.created_before)
@@ -86,7 +88,9 @@ def checked_limit(limit: object) -> int:
 
 
 def cursor_of(document: Mapping[str, Any]) -> str:
-    """Return the text that stands for the place behind `document` in the order of pages."""
+    """Return the text that stands for the place behind `document`; raise `CorruptRun` where it has none."""
+    if not isinstance(document.get("created_at"), datetime):
+        raise CorruptRun(f"run {document['_id']}: field created_at", field="created_at")
     milliseconds = (document["created_at"] - _EPOCH) // timedelta(milliseconds=1)
     return base64.urlsafe_b64encode(json.dumps([milliseconds, document["_id"]]).encode()).decode()
 

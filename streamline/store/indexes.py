@@ -98,7 +98,7 @@ RUN_INDEXES = (
     Index(
         "runs_live",
         (("live", 1), ("route", 1), ("_id", 1), ("tenant_id", 1)),
-        ("count_routes", "find_route"),
+        ("count_routes", "count_runs", "find_page", "find_route"),
         {"partialFilterExpression": {"live": True}},
     ),
     Index(

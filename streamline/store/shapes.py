@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 _LONGEST = 400
 _IN_ORDER = ("tenant_id", "workflow")
-_SERVED = frozenset({*_IN_ORDER, "created_at", "_id", "status", "error.code"})
+_SERVED = frozenset({*_IN_ORDER, "created_at", "_id", "status", "error.code", "live"})
 _EXACT = frozenset({"$eq", "$in", "$all"})
 _FIELDS = 3
 

@@ -335,7 +335,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
                 "runs_page_by_workflow",
                 5,
             ),
-            Case(statements.find_page(RunQuery(status="waiting").filter(), NEWEST, 10), "runs_page", 10, ALL),
+            Case(statements.find_page(RunQuery(status="done").filter(), NEWEST, 10), "runs_page", 10, ALL),
             Case(statements.find_page(failed, NEWEST, 10), "runs_failed", 10),
             Case(statements.find_page(failed, sort_of("created_at"), 5, ["status"]), "runs_failed", 5),
             Case(statements.find_page(RunQuery("flow", status="failed").filter(), NEWEST, 10), "runs_failed", 10),

@@ -24,6 +24,7 @@ BEHIND = "created_at $lte, $or(created_at $lt; created_at $eq, _id $lt)"
         (RunQuery("w").filter(), "workflow $eq", None),
         (RunQuery(status="done", created_after=LONG_AGO).filter(), "status $in, created_at $gte", None),
         (RunQuery(status="failed").filter(), "status $in, error.code $gt", None),
+        (RunQuery(status="waiting").filter(), "status $in, live $eq", None),
         (RunQuery(tags=SECRET).filter(), "tags $all", "tags: 1, created_at: -1, _id: -1"),
         (
             {"tenant_id": {"$eq": SECRET}, **RunQuery("w", match={"input.a": SECRET}).filter()},

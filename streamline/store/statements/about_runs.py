@@ -117,8 +117,8 @@ def count_routes() -> Aggregate:
 def count_runs(query: Filter) -> Aggregate:
     """Count runs by status.
 
-    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, runs_failed where it names
-    statuses of runs that have an error, else a collection scan.
+    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow; where it names statuses of
+    runs that have an error runs_failed, of runs that have not ended runs_live; else a collection scan.
     """
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
 
@@ -326,8 +326,8 @@ def find_owing(before: datetime, limit: int) -> Find:
 def find_page(query: Filter, sort: Sort, limit: int, fields: Sequence[str] = ()) -> Find:
     """Read one page of runs, or of the named fields of them.
 
-    Index: runs_page, or runs_page_by_workflow where the filter names a workflow, or runs_failed where it names
-    statuses of runs that have an error.
+    Index: runs_page, or runs_page_by_workflow where the filter names a workflow; where it names statuses of runs that
+    have an error runs_failed; of runs that have not ended runs_live where these are few.
     """
     return Find("find_page", query, dict.fromkeys(fields, 1) or None, sort=sort, limit=limit)
 
