@@ -112,5 +112,5 @@ async def test_pages_over_all_tenants_are_merged_from_the_index(
     for statement, scope in asking:
         plan = await explain(database, statement, scope)
         assert not plan.stages & {"COLLSCAN", "SORT"}
-        assert plan.documents <= 11
+        assert plan.documents <= 21  # a page, and the runs of the instant at which the page before ended
         assert plan.keys <= 40
