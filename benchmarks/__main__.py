@@ -42,7 +42,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", type=_names, default=list(WORKLOADS), help="such as W1,W5", metavar="NAMES")
     parser.add_argument("--rounds", type=int, help="how often everything is repeated; medians count (default 3)")
     parser.add_argument("--uri", help="a replica set to measure on, instead of an embedded server")
-    parser.add_argument("--million", action="store_true", help="W8 and W12 with a million runs, too")
+    parser.add_argument("--million", action="store_true", help="W8, W9 and W12 with a million runs, too")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"), metavar="FILE")
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.smoke else 3)

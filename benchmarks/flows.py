@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from streamline import Context, Workflow
+from streamline import Context, NonRetriableError, Workflow
 
 STEPS = 3
 OUTPUT = 3
@@ -39,6 +39,14 @@ sleeper: Workflow[Any, Any, Any] = Workflow("sleeper")
 @sleeper.step
 async def sleep(ctx: Context[Any]) -> None:
     await ctx.sleep("30d")
+
+
+failing: Workflow[Any, Any, Any] = Workflow("failing")
+
+
+@failing.step(max_attempts=1)
+async def fail(ctx: Context[Any]) -> None:
+    raise NonRetriableError("no")
 
 
 def single_step(entered: Callable[[str], None], name: str = "single") -> Workflow[Any, Any, Any]:

@@ -17,6 +17,7 @@ class Sizes:
     answers: int = 80
     drained: int = 20_000
     crowd: int = 100_000
+    pages: tuple[int, int] = (10_000, 1_000)
     batch: int = 10_000
     starts: int = 400
     counted: int = 1_000
@@ -36,6 +37,7 @@ SMOKE = Sizes(
     answers=4,
     drained=200,
     crowd=1_000,
+    pages=(700, 600),
     batch=200,
     starts=20,
     counted=100,

@@ -4,12 +4,14 @@ from streamline.admin.following import Subscriber
 from streamline.admin.scoped import AllTenants, Tenant
 from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
+from streamline.domain.bulk_result import BulkFailure, BulkResult
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.flow import Concurrency, Debounce, Throttle
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.summary import RunSummary
 from streamline.domain.tenancy import Tenancy
 from streamline.domain.versions import Migration, VersionInfo
 from streamline.engine.context import Context
@@ -31,6 +33,8 @@ from streamline.workflow import Workflow
 __all__ = [
     "AllTenants",
     "Answer",
+    "BulkFailure",
+    "BulkResult",
     "CancelOn",
     "Concurrency",
     "Context",
@@ -56,6 +60,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "RunHandle",
+    "RunSummary",
     "Schedule",
     "Settings",
     "Settled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -130,6 +131,9 @@ class Settings:
         webhook_failures: After how many failed deliveries in a row an endpoint is disabled; 1 to 1,000,000.
         webhook_failing: For how long they must have failed by then, so that a short outage under load disables nothing;
             less than the retries take, so that an endpoint that is gone is disabled before events become dead letters.
+        slow_query: From how long on a page or count of runs is looked into: where it read far more runs than it found,
+            the logger ``streamline.queries`` and the event ``query.scanned`` tell which index is missing. Each shape of
+            a question once a minute at most, as it is carried out once more for that; None for never.
         development: Whether a workflow may change its steps under the same version. Runs under way may then no longer
             fit their code, so it is for databases whose runs do not matter.
     """
@@ -157,6 +161,7 @@ class Settings:
     webhook_retry: RetryPolicy = _OVER_HOURS
     webhook_failures: int = 20
     webhook_failing: Duration = "4h"
+    slow_query: Duration | None = "500ms"
     development: bool = False
 
     def __post_init__(self) -> None:
@@ -175,6 +180,8 @@ class Settings:
         _whole(self, "operations", 1, 1_000)
         _whole(self, "wakes_size", 4096, 1024 * MIB)
         parse_duration(self.event_early, "event_early")
+        if self.slow_query is not None:
+            object.__setattr__(self, "slow_query", parse_duration(self.slow_query, "slow_query"))
         for name in (
             "call_timeout", "patience", "transaction_patience", "log_retention", "subscriber_lease", "event_retention",
             "webhook_timeout",
@@ -188,6 +195,11 @@ class Settings:
             raise InvalidPolicy("webhook_retry: a RetryPolicy", field="webhook_retry")
         _check_networks(self.webhook_networks)
         object.__setattr__(self, "webhook_failing", parse_duration(self.webhook_failing, "webhook_failing"))
+
+    @property
+    def slow_query_seconds(self) -> float:
+        """From how long on a question is looked into, in seconds."""
+        return math.inf if self.slow_query is None else parse_duration(self.slow_query, "slow_query").total_seconds()
 
     @property
     def call_seconds(self) -> float:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from streamline.admin.opened import Opened
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.run import Event, Progress, Run, read_output
 from streamline.domain.statistics import Stats
 from streamline.domain.statuses import RunStatus
+from streamline.domain.summary import SUMMARY_FIELDS, RunSummary, read_summary
 from streamline.domain.versions import VersionInfo
 from streamline.engine.counting import stats
 from streamline.engine.endings import OnAsking
 from streamline.engine.known_definitions import versions
 from streamline.errors import RunCancelled, RunFailed
 from streamline.paging import Page, RunOptions
-from streamline.store import statements
-from streamline.store.filters import RunQuery, behind, checked_limit, cursor_of, sort_of
+from streamline.store.filters import RunQuery
 from streamline.workflow import Workflow
+
+T = TypeVar("T")
 
 
 class Queries(Opened):
-    """``get``, ``runs``, ``iter_runs``, ``count_runs``, ``stats``, and what handles ask."""
+    """``get``, ``runs``, ``summaries``, ``count_runs``, ``stats``, and what handles ask."""
 
     async def get(self, run_id: str) -> Run:
         """Return the run as it is now; raise `RunNotFound`."""
@@ -58,25 +60,41 @@ class Queries(Opened):
         Raises:
             InvalidQuery: An argument is not of the allowed form; names the field.
         """
-        query = self._query(workflow, status, tags, match, created_after, created_before)
-        sort, size = sort_of(order), checked_limit(limit)
-        if after is not None:
-            query = {"$and": [query, behind(after, order)]}
-        found = await self._open_session.runtime.store.run(statements.find_page(query, sort, size + 1), self._scope)
-        following = cursor_of(found[size - 1]) if len(found) > size else None
-        return Page(tuple(self._run_of(document) for document in found[:size]), following)
+        query = _query(workflow, status, tags, match, created_after, created_before)
+        found, following = await self._open_session.pages.page(query, order, limit, after, self._scope)
+        return Page(tuple(self._run_of(document) for document in found), following)
 
     async def iter_runs(
         self, workflow: Workflow[Any, Any, Any] | str | None = None, **options: Unpack[RunOptions]
     ) -> AsyncIterator[Run]:
         """Iterate over all runs that `runs` would page through; arguments as there."""
-        while True:
-            page = await self.runs(workflow, **options)
-            for run in page.items:
-                yield run
-            if page.next is None:
-                return
-            options["after"] = page.next
+        async for run in _all(self.runs, workflow, options):
+            yield run
+
+    async def summaries(
+        self,
+        workflow: Workflow[Any, Any, Any] | str | None = None,
+        *,
+        status: RunStatus | Sequence[RunStatus] | None = None,
+        tags: str | Sequence[str] | None = None,
+        match: Mapping[str, Any] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        order: str = "-created_at",
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Page[RunSummary]:
+        """Return a page of summaries: how runs stand, without their payloads; arguments as for `runs`."""
+        query = _query(workflow, status, tags, match, created_after, created_before)
+        found, following = await self._open_session.pages.page(query, order, limit, after, self._scope, SUMMARY_FIELDS)
+        return Page(tuple(read_summary(document) for document in found), following)
+
+    async def iter_summaries(
+        self, workflow: Workflow[Any, Any, Any] | str | None = None, **options: Unpack[RunOptions]
+    ) -> AsyncIterator[RunSummary]:
+        """Iterate over all summaries that `summaries` would page through; arguments as there."""
+        async for summary in _all(self.summaries, workflow, options):
+            yield summary
 
     async def count_runs(
         self,
@@ -89,8 +107,8 @@ class Queries(Opened):
         created_before: datetime | None = None,
     ) -> dict[RunStatus, int]:
         """Return how many runs there are of each status that occurs; arguments as for `runs`."""
-        query = self._query(workflow, status, tags, match, created_after, created_before)
-        found = await self._open_session.runtime.store.run(statements.count_runs(query), self._scope)
+        query = _query(workflow, status, tags, match, created_after, created_before)
+        found = await self._open_session.pages.count(query, self._scope)
         return {each["_id"]: each["n"] for each in found}
 
     async def progress_of(self, run_id: str) -> Progress | None:
@@ -134,6 +152,18 @@ class Queries(Opened):
         """Iterate over the events of a run; see `RunHandle.events`."""
         return self._open_session.endings.events(run_id, self._scope, after)
 
-    def _query(self, workflow: Workflow[Any, Any, Any] | str | None, *conditions: Any) -> dict[str, Any]:
-        name = workflow.name if isinstance(workflow, Workflow) else workflow
-        return RunQuery(name, *conditions).filter()
+
+def _query(workflow: Workflow[Any, Any, Any] | str | None, *conditions: Any) -> RunQuery:
+    return RunQuery(workflow.name if isinstance(workflow, Workflow) else workflow, *conditions)
+
+
+async def _all(
+    page_of: Callable[..., Awaitable[Page[T]]], workflow: Workflow[Any, Any, Any] | str | None, options: RunOptions
+) -> AsyncIterator[T]:
+    while True:
+        page = await page_of(workflow, **options)
+        for item in page.items:
+            yield item
+        if page.next is None:
+            return
+        options["after"] = page.next

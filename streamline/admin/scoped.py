@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from streamline.admin.bulk_verbs import Bulk
 from streamline.admin.following import Following, Subscriber
 from streamline.admin.operators import Operators
 from streamline.admin.starting import Starting
@@ -20,6 +21,11 @@ from streamline.workflow import Workflow
 
 class Verbs(Starting, Following, Operators):
     """Everything that can be asked of an app, whoever's runs it is about."""
+
+    @property
+    def bulk(self) -> Bulk:
+        """Operations on all runs that fit a filter: ``cancel``, ``retry``, ``rewind``."""
+        return Bulk(lambda: self._open_session, self._scope)
 
     @property
     def schedules(self) -> Schedules:

@@ -46,12 +46,18 @@ _HOPELESS = (
 def describe(error: BaseException, step: str | None, attempt: int) -> dict[str, Any]:
     """Return what is stored of `error`: ``{code, type, message, step, attempt}``; the message capped at 4 KiB."""
     return {
-        "code": error.code if isinstance(error, StreamlineError) else "step.error",
+        "code": _code_of(error),
         "type": type(error).__name__,
         "message": message_of(error),
         "step": step,
         "attempt": attempt,
     }
+
+
+def _code_of(error: BaseException) -> str:
+    """Return the error's code; by it failed runs are found, so that it is text whatever a user's class says."""
+    code = error.code if isinstance(error, StreamlineError) else None
+    return code if isinstance(code, str) and code else "step.error"
 
 
 def message_of(error: BaseException) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -226,11 +227,18 @@ class Run(RunFields, Record):
 def read_run(document: Mapping[str, Any], definition: Definition | None) -> Run:
     """Return the run that `document` holds; raise `CorruptRun` where it is not of the form that this engine writes."""
     check_run(document)
-    try:
+    with reading(document):
         return _read(document, definition)
+
+
+@contextmanager
+def reading(document: Mapping[str, Any]) -> Generator[None]:
+    """Raise `CorruptRun` for whatever goes wrong while a stored run is read."""
+    try:
+        yield
     except KeyError as error:
         raise CorruptRun(f"run {document.get('_id')}: field {error.args[0]}", field=str(error.args[0])) from error
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, IndexError) as error:
         raise CorruptRun(
             f"run {document.get('_id')}: a stored value is not of its type: {type(error).__name__}"
         ) from error
@@ -273,7 +281,7 @@ def _read(document: Mapping[str, Any], definition: Definition | None) -> Run:
         input=_codec(definition, "input").decode(document["input"]),
         state=_decoded(document, "state", definition),
         output=read_output(document, definition),
-        error=_read_failure(document.get("error")),
+        error=read_failure(document.get("error")),
         steps=steps,
         tags=tuple(document.get("tags", ())),
         metadata=dict(document.get("metadata", {})),
@@ -309,7 +317,7 @@ def _read_step(document: Mapping[str, Any], k: int, definition: Definition | Non
         status="running" if driven or resumed else stored["status"],
         attempt=attempt_of(document, place) if driven or resumed else stored.get("attempt", 0),
         output=codec.decode(stored["output"]) if "output" in stored else None,
-        error=_read_failure(stored.get("error")),
+        error=read_failure(stored.get("error")),
         started_at=stored.get("started_at") or ((document.get("lease") or {}).get("at") if is_at_work else None),
         ended_at=None if is_at_work else stored.get("ended_at"),
         waits=_read_waits(document, k),
@@ -360,11 +368,12 @@ def _read_compensation(stored: Mapping[str, Any] | None) -> Compensation | None:
     if stored is None:
         return None
     return Compensation(
-        stored["status"], stored.get("attempt", 0), _read_failure(stored.get("error")), stored.get("ended_at")
+        stored["status"], stored.get("attempt", 0), read_failure(stored.get("error")), stored.get("ended_at")
     )
 
 
-def _read_failure(stored: Mapping[str, Any] | None) -> Failure | None:
+def read_failure(stored: Mapping[str, Any] | None) -> Failure | None:
+    """Return the failure that is stored, if one is."""
     if stored is None:
         return None
     return Failure(**{name: stored[name] for name in ("code", "type", "message", "step", "attempt") if name in stored})

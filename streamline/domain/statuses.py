@@ -31,3 +31,5 @@ ACTIVE: frozenset[RunStatus] = frozenset(RUN_STATUSES) - TERMINAL
 CLAIMABLE: tuple[RunStatus, ...] = ("draft", "waiting")
 HELD: tuple[RunStatus, ...] = ("running", "compensating")
 RETRIABLE: frozenset[RunStatus] = frozenset({"failed", "cancelled"})
+# Runs that have an error: it is written together with these statuses, and dropped when a run goes on.
+ERRED: frozenset[RunStatus] = frozenset({"failed", "cancelled", "compensating", "compensated", "compensation_failed"})

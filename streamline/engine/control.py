@@ -26,8 +26,11 @@ class Control:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def cancel(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> None:
-        """End the run; a finished one is left unchanged. Its driver's writes are refused from then on."""
+    async def cancel(self, run_id: str, scope: Scope, *, reason: str | None, by: str | None) -> bool:
+        """End the run and return True; one that has ended, or is being undone, is left unchanged.
+
+        Its driver's writes are refused from then on.
+        """
         reason, by, now = check_note(reason, "reason"), check_note(by, "by"), self._runtime.clock.now
         token: str | None = None
 
@@ -40,6 +43,7 @@ class Control:
         if changed:
             self._fence(run_id, token)
             self._announce(run)
+        return changed
 
     async def retry(self, run_id: str, scope: Scope) -> None:
         """Let a failed or cancelled run go on from the step where it stopped."""

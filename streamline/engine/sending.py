@@ -21,7 +21,7 @@ from streamline.engine.starting.starter import Starter
 from streamline.errors import AlreadyFinished, IdempotencyConflict, InvalidQuery, RunNotFound, StoreUnavailable
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements
-from streamline.store.filters import EVENT_ROOTS, checked_match
+from streamline.store.matches import EVENT_ROOTS, checked_match
 
 _RACES = 100
 _ADDRESSED_MAX = 1000

@@ -28,6 +28,7 @@ from streamline.engine.outbox import Outbox
 from streamline.engine.outgoing.dispatching import Dispatching
 from streamline.engine.registry import Registry
 from streamline.engine.replying import Replying
+from streamline.engine.run_pages import RunPages
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
 from streamline.engine.sending import Sending
@@ -70,6 +71,7 @@ class Session:
         self.delivery = Delivery(runtime, self.control, self.starter, period)
         self.sending = Sending(runtime, self.control, self.starter, self.delivery)
         self.endings = Endings(runtime, worker.crew.held if worker else lambda _: None)
+        self.pages = RunPages(runtime)
         self.drivers = Drivers(runtime)
         self.definitions = KnownDefinitions(runtime.store, runtime.clock, lenient=runtime.settings.development)
         self._loop = asyncio.get_running_loop()
@@ -261,6 +263,7 @@ class Session:
         if self.worker is not None:
             await self.worker.stop(self.worker.settings.drain_seconds)
         await self._finish_all()
+        await self.pages.close()
         await self.starter.close()
         self._forget()
         self._forget_facts()

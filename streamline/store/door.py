@@ -32,6 +32,7 @@ from streamline.ids import new_token
 from streamline.settings import Settings
 from streamline.store import outcomes, statements
 from streamline.store.driver import DURABLE, Driver
+from streamline.store.explaining import examined_in, explain_command
 from streamline.store.lanes import Lanes, Traffic, fitting
 from streamline.store.operations import (
     Aggregate,
@@ -57,7 +58,7 @@ _DUPLICATE = 11000
 _UNREADABLE = frozenset({2, 9, 14})
 _TOO_LARGE = (10334, 17419, 17420)
 _INSERTS_IN_A_COMMAND = 500
-_ASKED_BY_USERS = frozenset({"count_runs", "find_page", "find_run"})
+_ASKED_BY_USERS = frozenset({"count_runs", "find_page", "find_run", "find_tenants"})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
 
 
@@ -152,6 +153,14 @@ class Store:
                 raise translate(error) from error
             return False
         return True
+
+    async def examined_by(self, statement: Find | Aggregate, scope: Scope) -> int | None:
+        """Let the server carry out a read once more and return how many documents it looks at; None if it fails."""
+        command = explain_command(self.driver.runs, replace(statement, filter=scope.confine(statement.filter)))
+        try:
+            return examined_in(await self.driver.command(command))
+        except PyMongoError:
+            return None
 
     async def close(self) -> None:
         """Let what was handed in reach the database, then close the client if it was made here."""

@@ -12,18 +12,15 @@ from typing import Any
 
 from streamline.domain.durations import check_instant
 from streamline.domain.names import is_storable
-from streamline.domain.payloads import ANY
-from streamline.domain.statuses import RUN_STATUSES
-from streamline.errors import InvalidPolicy, InvalidQuery, SerializationError
+from streamline.domain.statuses import ACTIVE, ERRED, RUN_STATUSES
+from streamline.errors import CorruptRun, InvalidPolicy, InvalidQuery
+from streamline.store.matches import checked_match
 
 PAGE_MAX = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROOTS = ("input", "metadata", "output")
-EVENT_ROOTS = ("input", "state", "metadata")
-_LOGICAL = frozenset({"$and", "$or", "$nor"})
-_OPERATORS = frozenset(
-    {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$all", "$size", "$not", "$elemMatch"}
-)
+# What all runs of some statuses have, and others do not: the conditions of the indexes that hold only these runs.
+_FAILING: dict[str, Any] = {"error.code": {"$gt": ""}}
+_LIVE: dict[str, Any] = {"live": True}
 _ORDERS = {"created_at": 1, "-created_at": -1}
 
 
@@ -52,8 +49,9 @@ class RunQuery:
         query: dict[str, Any] = {}
         if self.workflow is not None:
             query["workflow"] = _text(self.workflow, "workflow")
-        if self.status is not None:
-            query |= {"status": {"$in": _statuses(self.status)}}
+        if (names := self.statuses) is not None:
+            query |= {"status": {"$in": names}} | (_FAILING if ERRED.issuperset(names) else {})
+            query |= _LIVE if ACTIVE.issuperset(names) else {}
         if self.tags is not None:
             query["tags"] = {"$all": _texts(self.tags, "tags")}
         created = _bounds(self.created_after, self.created_before)
@@ -62,6 +60,17 @@ class RunQuery:
         if self.match is not None:
             query = {"$and": [query, checked_match(self.match)]}
         return query
+
+    @property
+    def statuses(self) -> list[str] | None:
+        """The statuses that are wanted; None for any."""
+        return None if self.status is None else _statuses(self.status)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether an index that leads with the tenant serves more of it than the tenant and the workflow."""
+        is_bounded = self.created_after is not None or self.created_before is not None
+        return is_bounded or (self.statuses is not None and ERRED.issuperset(self.statuses))
 
 
 def sort_of(order: str) -> tuple[tuple[str, int], ...]:
@@ -79,7 +88,9 @@ def checked_limit(limit: object) -> int:
 
 
 def cursor_of(document: Mapping[str, Any]) -> str:
-    """Return the text that stands for the place behind `document` in the order of pages."""
+    """Return the text that stands for the place behind `document`; raise `CorruptRun` where it has none."""
+    if not isinstance(document.get("created_at"), datetime):
+        raise CorruptRun(f"run {document['_id']}: field created_at", field="created_at")
     milliseconds = (document["created_at"] - _EPOCH) // timedelta(milliseconds=1)
     return base64.urlsafe_b64encode(json.dumps([milliseconds, document["_id"]]).encode()).decode()
 
@@ -99,38 +110,6 @@ def behind(cursor: str, order: str) -> dict[str, Any]:
         "created_at": {further + "e": at},
         "$or": [{"created_at": {further: at}}, {"created_at": at, "_id": {further: run_id}}],
     }
-
-
-def checked_match(match: object, roots: Sequence[str] = _ROOTS) -> Mapping[str, Any]:
-    """Return a user's filter if it reaches only payloads and runs no code; raise `InvalidQuery`."""
-    if not isinstance(match, Mapping):
-        raise InvalidQuery("match: a mapping", field="match")
-    try:
-        ANY.encode(match, "match")
-    except SerializationError as error:
-        raise InvalidQuery(str(error), field="match") from error
-    for key, value in match.items():
-        if key in _LOGICAL:
-            if not isinstance(value, (list, tuple)) or not value:
-                raise InvalidQuery(f"match: {key} takes a list of filters", field="match")
-            for part in value:
-                checked_match(part, roots)
-        elif not isinstance(key, str) or key.split(".")[0] not in roots:
-            raise InvalidQuery(f"match: fields begin with {', '.join(roots)}", field="match")
-        else:
-            _check_condition(value)
-    return match
-
-
-def _check_condition(value: object) -> None:
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            if isinstance(key, str) and key.startswith("$") and key not in _OPERATORS:
-                raise InvalidQuery(f"match: operator {key} is not allowed", field="match")
-            _check_condition(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            _check_condition(part)
 
 
 def _statuses(status: object) -> list[str]:

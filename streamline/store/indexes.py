@@ -66,6 +66,12 @@ RUN_INDEXES = (
         {"expireAfterSeconds": 0, "partialFilterExpression": {"expire_at": {"$gt": EPOCH}}},
     ),
     Index(
+        "runs_failed",
+        (("tenant_id", 1), ("created_at", -1), ("_id", -1)),
+        ("find_page", "count_runs"),
+        {"partialFilterExpression": {"error.code": {"$gt": ""}}},
+    ),
+    Index(
         "runs_hooks",
         (("hooks", 1),),
         ("find_hook",),
@@ -92,7 +98,7 @@ RUN_INDEXES = (
     Index(
         "runs_live",
         (("live", 1), ("route", 1), ("_id", 1), ("tenant_id", 1)),
-        ("count_routes", "find_route"),
+        ("count_routes", "count_runs", "find_page", "find_route"),
         {"partialFilterExpression": {"live": True}},
     ),
     Index(
@@ -107,7 +113,9 @@ RUN_INDEXES = (
         ("find_marked",),
         {"partialFilterExpression": {"outbox_at": {"$gt": EPOCH}}},
     ),
-    Index("runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "count_runs")),
+    Index(
+        "runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "find_tenants", "count_runs")
+    ),
     Index(
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),

@@ -47,4 +47,7 @@ def ended(run_id: str, status: str = "done", **order: Any) -> dict[str, Any]:
     run = draft(run_id, **order)
     del run["due_at"], run["live"]
     run.pop("active_key", None)
-    return run | {"status": status, "ended_at": NOW, "output": 1}
+    if status == "done":
+        return run | {"status": status, "ended_at": NOW, "output": 1}
+    error = {"code": "step.error", "type": "ValueError", "message": "no", "step": "s0", "attempt": 1}
+    return run | {"status": status, "ended_at": NOW, "error": error}

@@ -206,6 +206,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
     lost, all_held = [f"lost0-{tenant}", f"lost1-{tenant}"], [f"held{i}-{tenant}" for i in range(EACH)]
     place = cursor_of({"created_at": NOW - timedelta(seconds=5), "_id": f"m-{tenant}"})
     workflow, slot_key = RunQuery(workflow="flow").filter(), full_key("kin", tenant, "0")
+    failed = RunQuery(status=["failed", "cancelled"]).filter()
     sub, telling = f"sub-{tenant}", [f"tells{i}-{tenant}" for i in range(EACH)]
     enabled, disabled = f"webhook:{tenant}:w0", f"webhook:{tenant}:w1"
     return {
@@ -238,6 +239,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "count_routes": [Case(statements.count_routes(), "runs_live", ACTIVE_RUNS, 2 * ACTIVE_RUNS)],
         "count_runs": [
             Case(statements.count_runs({}), "runs_page", ALL, ALL),
+            Case(statements.count_runs(failed), "runs_failed", EACH),
             Case(statements.count_runs(workflow), "runs_page_by_workflow", 8 * EACH, 8 * EACH),
             Case(statements.count_runs(RunQuery("flow", created_after=NOW).filter()), "runs_page_by_workflow", 2, 2),
         ],
@@ -333,7 +335,11 @@ def cases(tenant: str) -> dict[str, list[Case]]:
                 "runs_page_by_workflow",
                 5,
             ),
-            Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10, ALL),
+            Case(statements.find_page(RunQuery(status="done").filter(), NEWEST, 10), "runs_page", 10, ALL),
+            Case(statements.find_page(failed, NEWEST, 10), "runs_failed", 10),
+            Case(statements.find_page(failed, sort_of("created_at"), 5, ["status"]), "runs_failed", 5),
+            Case(statements.find_page(RunQuery("flow", status="failed").filter(), NEWEST, 10), "runs_failed", 10),
+            Case(statements.find_page({"$and": [failed, behind(place, "-created_at")]}, NEWEST, 5), "runs_failed", 5),
         ],
         "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
         "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
@@ -352,6 +358,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_schedules({"workflow": "kin"}, f"daily1-{tenant}", 5), "schedules_page", 5),
         ],
         "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
+        "find_tenants": [Case(statements.find_tenants(), "runs_page")],
         "find_triggered": [Case(statements.find_triggered([f"wf-{tenant}", "more"], 50), "inbox_triggers", EACH)],
         "find_waiting": [
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),

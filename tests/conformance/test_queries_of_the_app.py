@@ -78,3 +78,39 @@ async def test_live_runs_are_counted_from_their_index_alone(asked: Any, database
     assert plan.keys <= 21
     # An index cannot tell a tenant of null from one that is missing: it takes the document for that.
     assert plan.documents == (20 if of_one_tenant else 0)
+
+
+@pytest.mark.parametrize("status", ["draft", "waiting", "failed", ["failed", "cancelled"], ["running", "compensating"]])
+@pytest.mark.parametrize("ask", ["runs", "count_runs"])
+@pytest.mark.parametrize("of_one_tenant", [True, False])
+async def test_few_runs_of_a_status_are_found_among_many_others(
+    asked: Any, database: Any, runs: Any, status: Any, ask: str, of_one_tenant: bool
+) -> None:
+    app, sent = asked
+    await runs.insert_many([ended(f"failed{i}", "failed") for i in range(10)])
+    view = app if of_one_tenant else app.all_tenants()
+    found = await getattr(view, ask)(status=status)
+    count = sum(found.values()) if ask == "count_runs" else len(found.items)
+    assert count == (20 if status == "draft" else 10 if "failed" in status else 0)
+    for statement, scope in (each for each in sent if each[0].name in ("count_runs", "find_page", "find_tenants")):
+        plan = await explain(database, statement, scope)
+        assert "COLLSCAN" not in plan.stages
+        assert plan.documents <= 20
+
+
+@pytest.mark.parametrize("order", ["created_at", "-created_at"])
+@pytest.mark.parametrize("workflow", [None, "other"])
+async def test_pages_over_all_tenants_are_merged_from_the_index(
+    asked: Any, database: Any, runs: Any, order: str, workflow: str | None
+) -> None:
+    app, sent = asked
+    await runs.insert_many([ended(f"more{i}", tenant_id=f"tenant{i % 7}", definition=OTHER) for i in range(200)])
+    page = await app.all_tenants().runs(workflow, limit=10, order=order)
+    await app.all_tenants().runs(workflow, limit=10, order=order, after=page.next)
+    asking = [each for each in sent if each[0].name in ("find_page", "find_tenants")]
+    assert [statement.name for statement, _ in asking] == ["find_tenants", "find_page"] * 2
+    for statement, scope in asking:
+        plan = await explain(database, statement, scope)
+        assert not plan.stages & {"COLLSCAN", "SORT"}
+        assert plan.documents <= 21  # a page, and the runs of the instant at which the page before ended
+        assert plan.keys <= 40

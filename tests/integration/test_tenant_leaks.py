@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from streamline import Context, RunHandle, Tenancy, Tenant, Workflow
+from streamline.admin.bulk_verbs import Bulk
 from streamline.admin.following import Subscriber
 from streamline.admin.webhook_verbs import Webhooks
 from streamline.errors import Conflict, ForeignTenant, NotFound
 from streamline.schedules.schedule_verbs import Schedules
 from streamline.store.indexes import INDEXES
+from tests.clocks import LONG_AGO
 
 SECRET = "acme-secret"
 
@@ -99,6 +101,10 @@ async def listed(scene: Scene) -> Any:
     return [each async for each in scene.mine.iter_runs(match={"input.how": {"$exists": True}})]
 
 
+async def summed_up(scene: Scene) -> Any:
+    return [each async for each in scene.mine.iter_summaries(match={"input.how": {"$exists": True}})]
+
+
 async def seen(scene: Scene) -> Any:
     """Its own event comes, and none before it of the other's."""
     events = scene.mine.events("run.done", after=0)
@@ -128,6 +134,7 @@ TENANT: dict[str, Verb] = {
     "all_tenants": nothing,  # test_tenancy.py: it raises
     "answer": of_run("question", lambda mine, run_id: mine.answer(run_id, 1)),
     "approve": of_run("approval", lambda mine, run_id: mine.approve(run_id)),
+    "bulk": nothing,  # below
     "cancel": of_run("wait", lambda mine, run_id: mine.cancel(run_id)),
     "count_runs": lambda scene: scene.mine.count_runs(),
     "events": seen,
@@ -136,6 +143,7 @@ TENANT: dict[str, Verb] = {
     "get": of_run("done", lambda mine, run_id: mine.get(run_id)),
     "handle": of_run("done", lambda mine, run_id: mine.handle(run_id).get()),
     "iter_runs": listed,
+    "iter_summaries": summed_up,
     "on": nothing,  # test_tenancy.py: events of one's own runs only
     "opened": nothing,
     "pause": of_run("wait", lambda mine, run_id: mine.pause(run_id)),
@@ -158,6 +166,7 @@ TENANT: dict[str, Verb] = {
     "start_many": started_many,
     "stats": lambda scene: scene.mine.stats(),
     "subscriber": told,
+    "summaries": lambda scene: scene.mine.summaries(),
     "take_handler": nothing,
     "tenant": nothing,  # test_tenancy.py: it raises
     "unpause": of_run("wait", lambda mine, run_id: mine.unpause(run_id)),
@@ -166,6 +175,12 @@ TENANT: dict[str, Verb] = {
     "wait_for_run": of_run("done", lambda mine, run_id: mine.wait_for_run(run_id)),
     "webhooks": nothing,  # below
     "withdraw": of_run("approval", lambda mine, run_id: mine.withdraw(run_id)),
+}
+ANY_RUN = {"created_after": LONG_AGO}
+BULK: dict[str, Verb] = {
+    "cancel": lambda scene: scene.mine.bulk.cancel(ANY_RUN),
+    "retry": lambda scene: scene.mine.bulk.retry(ANY_RUN),
+    "rewind": lambda scene: scene.mine.bulk.rewind(ANY_RUN, "first"),
 }
 SCHEDULES: dict[str, Verb] = {
     "create": lambda scene: scene.mine.schedules.create("nightly", "flow", daily="05:00", exists="update"),
@@ -208,7 +223,7 @@ HANDLES: dict[str, Verb] = {
 }  # fmt: skip
 
 ALL = {
-    Tenant: TENANT, Schedules: SCHEDULES, Webhooks: WEBHOOKS, Subscriber: SUBSCRIBERS, RunHandle: HANDLES,
+    Tenant: TENANT, Bulk: BULK, Schedules: SCHEDULES, Webhooks: WEBHOOKS, Subscriber: SUBSCRIBERS, RunHandle: HANDLES,
 }  # fmt: skip
 LAST = ("create", "run", "start", "start_many", "events", "subscriber")  # by these the tenant has something of its own
 NO_VERBS = {Subscriber: {"name", "store"}, RunHandle: {"id", "created"}}

@@ -14,7 +14,7 @@ import pytest
 
 from streamline.domain.change import Change, apply
 from streamline.domain.place import ENDED, members, next_undo
-from streamline.domain.statuses import NEXT, RUN_STATUSES, TERMINAL
+from streamline.domain.statuses import ERRED, NEXT, RUN_STATUSES, TERMINAL
 from streamline.store.driver import Driver
 from tests.property.twins import Twins
 from tests.property.walks import Walk
@@ -62,6 +62,8 @@ def check(before: dict[str, Any], after: dict[str, Any], change: Change) -> None
     assert after["attempt"] >= 0
     assert 0 <= after["cursor"] < len(after["steps"])
     assert after["size"] >= 0
+    # Failed runs are found by it.
+    assert bool((after.get("error") or {}).get("code")) == (status in ERRED)
     numbers = [event["seq"] for event in after["events"]]
     assert numbers == list(range(after["event_seq"] - len(numbers) + 1, after["event_seq"] + 1))
     assert after["events"][-1]["type"] != "run.done" or status == "done"

@@ -50,6 +50,15 @@ def test_an_error_is_described_by_its_code_type_and_text() -> None:
     assert describe(StepTimeout("late"), "s", 1)["code"] == "step.timeout"
 
 
+@pytest.mark.parametrize("code", ["", None, 42, {"$gt": ""}], ids=repr)
+def test_a_code_is_text_whatever_a_users_class_says(code: Any) -> None:
+    class Own(NonRetriableError):
+        pass
+
+    Own.code = code
+    assert describe(Own("no"), "s", 1)["code"] == "step.error"
+
+
 @pytest.mark.parametrize(
     "error",
     [

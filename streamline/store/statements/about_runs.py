@@ -117,7 +117,8 @@ def count_routes() -> Aggregate:
 def count_runs(query: Filter) -> Aggregate:
     """Count runs by status.
 
-    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow, else a collection scan.
+    Index: runs_page or runs_page_by_workflow where the filter names a tenant or workflow; where it names statuses of
+    runs that have an error runs_failed, of runs that have not ended runs_live; else a collection scan.
     """
     return Aggregate("count_runs", query, [{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
 
@@ -322,12 +323,13 @@ def find_owing(before: datetime, limit: int) -> Find:
     )
 
 
-def find_page(query: Filter, sort: Sort, limit: int) -> Find:
-    """Read one page of runs.
+def find_page(query: Filter, sort: Sort, limit: int, fields: Sequence[str] = ()) -> Find:
+    """Read one page of runs, or of the named fields of them.
 
-    Index: runs_page, or runs_page_by_workflow where the filter names a workflow.
+    Index: runs_page, or runs_page_by_workflow where the filter names a workflow; where it names statuses of runs that
+    have an error runs_failed; of runs that have not ended runs_live where these are few.
     """
-    return Find("find_page", query, sort=sort, limit=limit)
+    return Find("find_page", query, dict.fromkeys(fields, 1) or None, sort=sort, limit=limit)
 
 
 def find_queue(after: str) -> Find:
@@ -388,6 +390,14 @@ def find_slots(slot_key: str) -> Find:
     """
     query = {"slot_key": slot_key, "slot": {"$gte": 0}}
     return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
+
+
+def find_tenants() -> Aggregate:
+    """Find the tenants that have runs, with one look at the index for each.
+
+    Index: runs_page, which answers alone.
+    """
+    return Aggregate("find_tenants", {}, [{"$group": {"_id": "$tenant_id"}}])
 
 
 def find_unlogged(run_id: str) -> Find:

@@ -7,12 +7,15 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 from streamline import (
+    BulkFailure,
+    BulkResult,
     Context,
     Event,
     Failure,
     Page,
     Run,
     RunHandle,
+    RunSummary,
     Settings,
     Step,
     Streamline,
@@ -131,6 +134,18 @@ async def query() -> None:
     counts = await app.count_runs()
     counts["done"] + 1
     counts["finished"]  # expect-error: index / typeddict / reportArgumentType / reportIndexIssue
+    assert_type(await app.summaries("order", status="failed", limit=5), Page[RunSummary])
+    async for summary in app.iter_summaries(status=["failed"], order="created_at"):
+        assert_type(summary.error, Failure | None)
+        assert_type(summary.step, str)
+        summary.input  # expect-error: attr-defined / reportAttributeAccessIssue
+    await app.summaries(status="finished")  # expect-error: arg-type / reportArgumentType
+    done = await app.bulk.cancel({"workflow": orders, "input.x": 1}, limit=5, dry_run=True, reason="why", by="ann")
+    assert_type(done, BulkResult)
+    assert_type(done.failures, tuple[BulkFailure, ...])
+    await app.bulk.rewind({"status": "done"}, "first")
+    await app.bulk.retry("failed")  # expect-error: arg-type / reportArgumentType
+    await app.bulk.retry({}, limit="all")  # expect-error: arg-type / reportArgumentType
     assert_type(await app.tick(max_runs=3, budget="5s"), int)
     end = app.on("run.*", lambda event: print(event.seq))
     end()
