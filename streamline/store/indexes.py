@@ -44,7 +44,7 @@ RUN_INDEXES = (
     Index(
         "runs_children",
         (("parent.run_id", 1), ("parent.fan", 1), ("status", 1)),
-        ("find_active_child", "find_children"),
+        ("find_active_child", "find_children", "find_offspring"),
         {"partialFilterExpression": {"parent.run_id": {"$gt": ""}}},
     ),
     Index(

@@ -319,6 +319,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
         "find_owed_events": [Case(statements.find_owed_events(NOW, 5), "inbox_owed", 5)],
         "find_next_schedule": [Case(statements.find_next_schedule(["flow", "kin"]), "schedules_due")],
+        "find_offspring": [Case(statements.find_offspring([parent, f"held0-{tenant}"]), "runs_children", EACH)],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
             Case(statements.find_owing(NOW - timedelta(seconds=EACH), 10), "runs_owing", 0),
@@ -385,6 +386,12 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "remove_memo": [
             Case(statements.remove_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.remove_memo(run["_id"], NOW - timedelta(seconds=EACH)), "memo_run", 0),
+        ],
+        "remove_run": [
+            Case(statements.remove_run(ended(f"done0-{tenant}")), "_id"),
+            Case(statements.remove_run(ended(f"done1-{tenant}") | {"rev": 9}), "_id", 0),
+            Case(statements.remove_run(ended(f"done2-{tenant}", "failed")), "_id", 0),
+            Case(statements.remove_run(ended(f"done3-{tenant}") | {"removed_at": NOW}), "_id", 0),
         ],
         "remove_subscriber": [Case(statements.remove_subscriber(sub), "_id")],
         "retry_dead": [
@@ -483,7 +490,7 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 WITHIN_A_TENANT = (
     "advance_run", "count_routes", "count_runs", "count_workflows", "disable_webhook", "enable_webhook",
     "find_addressed", "find_events", "find_fitting", "find_hook", "find_listeners", "find_page", "find_run",
-    "find_schedules", "find_waiting", "find_winner", "remove_schedule", "rotate_secret", "settle_event",
+    "find_schedules", "find_waiting", "find_winner", "remove_run", "remove_schedule", "rotate_secret", "settle_event",
     "settle_trigger",
 )  # fmt: skip
 

@@ -129,6 +129,7 @@ TENANT: dict[str, Verb] = {
     "answer": of_run("question", lambda mine, run_id: mine.answer(run_id, 1)),
     "approve": of_run("approval", lambda mine, run_id: mine.approve(run_id)),
     "cancel": of_run("wait", lambda mine, run_id: mine.cancel(run_id)),
+    "delete": of_run("done", lambda mine, run_id: mine.delete(run_id, children=True)),
     "count_runs": lambda scene: scene.mine.count_runs(),
     "events": seen,
     "events_of": events_of,
@@ -199,7 +200,8 @@ SUBSCRIBERS: dict[str, Verb] = {
 HANDLES: dict[str, Verb] = {
     name: lambda scene, name=name, how=how: getattr(scene.mine.handle(scene.theirs[how]), name)()  # type: ignore[misc]
     for name, how in {
-        "cancel": "wait", "get": "done", "pause": "wait", "progress": "done", "result": "done", "resume": "wait",
+        "cancel": "wait", "delete": "done", "get": "done", "pause": "wait", "progress": "done", "result": "done",
+        "resume": "wait",
         "retry": "fail", "status": "done", "unpause": "wait", "wait": "done",
     }.items()
 } | {

@@ -32,6 +32,7 @@ from streamline.store.statements.about_runs import (
     find_marked,
     find_marks,
     find_next_due,
+    find_offspring,
     find_owing,
     find_page,
     find_queue,
@@ -48,6 +49,7 @@ from streamline.store.statements.about_runs import (
     mark_runs,
     note_logged,
     note_relayed,
+    remove_run,
 )
 from streamline.store.statements.beside_runs import (
     append_log,
@@ -146,6 +148,7 @@ __all__ = [
     "find_meta",
     "find_next_due",
     "find_next_schedule",
+    "find_offspring",
     "find_owed_events",
     "find_owing",
     "find_page",
@@ -176,6 +179,7 @@ __all__ = [
     "release_lease",
     "remove_log",
     "remove_memo",
+    "remove_run",
     "remove_schedule",
     "remove_subscriber",
     "remove_worker",

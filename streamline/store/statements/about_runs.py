@@ -17,6 +17,7 @@ from streamline.store.operations import (
     Filter,
     Find,
     Insert,
+    Remove,
     Sort,
     Write,
     WriteEach,
@@ -35,6 +36,13 @@ _OUTBOX = {
     "ended_at": 1, "owes_at": 1, "outbox_at": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
+REMOVABLE = dict.fromkeys(
+    (
+        "status", "rev", "ended_at", "owes_at", "outbox_at", "removed_at", "takes_children", "told_at", "spilled",
+        "children", "tenant_id", "workflow", "event_seq", "parent",
+    ),
+    1,
+)  # fmt: skip
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -308,6 +316,15 @@ def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find
     )
 
 
+def find_offspring(parent_ids: Sequence[str]) -> Find:
+    """Read of the children of runs what decides whether they can be removed.
+
+    Index: runs_children.
+    """
+    query = {"parent.run_id": {"$in": list(parent_ids)}}
+    return Find("find_offspring", query, projection=REMOVABLE, hint="runs_children")
+
+
 def find_owing(before: datetime, limit: int) -> Find:
     """Find runs that have owed something to others for a while, the oldest first.
 
@@ -461,6 +478,16 @@ def note_relayed(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
     Index: _id.
     """
     return WriteEach("note_relayed", [({"_id": note["run_id"]}, {"$max": {"relayed": note["seq"]}}) for note in notes])
+
+
+def remove_run(run: Mapping[str, Any]) -> Remove:
+    """Remove a run that has ended, as it was read.
+
+    Guard: its revision and status, and that it owes to others what it did then: it has not been begun anew.
+    Index: _id.
+    """
+    seen = {name: {"$eq": run.get(name)} for name in ("status", "rev", "owes_at", "outbox_at", "removed_at")}
+    return Remove("remove_run", {"_id": run["_id"], **seen}, "runs")
 
 
 def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:
