@@ -206,10 +206,12 @@ async def test_a_childs_time_is_not_over_before_its_parent_has_read_it(make_app:
     async with make_app(wf, child, held.workflow, worker=Worker(lease="400ms")) as app:
         handle = await app.start(wf)
         await eventually(lambda: held.entered)
-        # The sweep looks at it again once its time would be over.
-        stored = await eventually(lambda: runs.find_one({"workflow": "quick", "rev": {"$gte": 4}}))
+        told = await eventually(lambda: runs.find_one({"workflow": "quick", "told_at": {"$exists": True}}))
+        await runs.update_one({"_id": told["_id"]}, [{"$set": {"owes_at": {"$subtract": ["$$NOW", 5000]}}}])
+        # Its time would be over, and the sweep looks at it.
+        stored = await eventually(lambda: runs.find_one({"workflow": "quick", "rev": {"$gt": told["rev"]}}))
         assert "expire_at" not in stored
-        assert stored["owes_at"] - stored["ended_at"] > timedelta(seconds=50)
+        assert stored["owes_at"] - stored["updated_at"] >= timedelta(seconds=5)
         held.gate.set()
         assert await handle.result(PATIENCE) == {"quick": "worked", "slow": "let go"}
         assert len(began) == 1

@@ -27,7 +27,6 @@ from streamline.domain.transitions import (
 from streamline.domain.transitions.answering import Reply, Target
 from streamline.domain.transitions.birth import Order, claimed, queued
 from streamline.domain.transitions.claiming import lease_of, take_due, take_expired, take_undoing
-from streamline.domain.transitions.discarding import discarded, has_ended
 from streamline.domain.transitions.patching import Patch, carrying, patched
 from streamline.domain.transitions.stating import StateChange
 from streamline.domain.transitions.stepping import Ending
@@ -119,7 +118,6 @@ class Walk:
             lambda: jumping.rewind(run, step, now, by="ann"),
             lambda: jumping.pin(run, step, self.chance.randrange(1, 4), now),
             lambda: closing.closed(run, now, awaited=self.chance.random() < 0.5),
-            lambda: discarded(run, now, children=self.chance.random() < 0.5) if has_ended(run) else None,
         ]
 
     def _people(self, run: dict[str, Any]) -> list[Wish]:

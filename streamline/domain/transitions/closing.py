@@ -12,7 +12,7 @@ from streamline.domain.place import Document, beginnings
 from streamline.domain.statuses import ACTIVE, TERMINAL
 from streamline.domain.transitions.writing import Entry, expiry, operated
 
-_SOON = timedelta(minutes=1)
+_SOON = timedelta(seconds=5)
 
 
 def closed(run: Document, now: datetime, *entries: Entry, awaited: bool) -> Change | None:
@@ -34,8 +34,9 @@ def closed(run: Document, now: datetime, *entries: Entry, awaited: bool) -> Chan
     if not awaited or not kept:
         return operated(run, now, kept, *entries, drop=("owes_at", *drop))
     # The longer its parent takes, the longer it is left alone.
-    again = max(kept["expire_at"], now + max(_SOON, (now - run["ended_at"]) / 2)) if is_told(run) else kept["expire_at"]
-    return operated(run, now, {"owes_at": max(again, now), "told_at": run["ended_at"]}, *entries, drop=drop)
+    half = timedelta(milliseconds=(now - run["ended_at"]) // timedelta(milliseconds=2))
+    again = max(kept["expire_at"], now + max(_SOON, half))
+    return operated(run, now, {"owes_at": again, "told_at": run["ended_at"]}, *entries, drop=drop)
 
 
 def is_told(run: Document) -> bool:
