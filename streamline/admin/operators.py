@@ -1,4 +1,4 @@
-"""Operating runs: end, remove, hold, repeat, rewind, fork."""
+"""Operating runs: end, hold, repeat, rewind, fork."""
 
 from __future__ import annotations
 
@@ -7,37 +7,16 @@ from typing import Any
 from streamline.admin.opened import Opened
 from streamline.domain.definition import StepReference
 from streamline.domain.names import check_name
-from streamline.engine.removing import remove_run
-from streamline.errors import InvalidPolicy
 from streamline.handle import RunHandle
 from streamline.workflow import Workflow
 
 
 class Operators(Opened):
-    """``cancel``, ``delete``, ``retry``, ``pause``, ``pause_workflow``, ``rewind``, ``fork``, ``pin_output``."""
+    """``cancel``, ``retry``, ``pause``, ``unpause``, ``pause_workflow``, ``rewind``, ``fork``, ``pin_output``."""
 
     async def cancel(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """End a run: its handler is cancelled, what it writes is refused; a finished run is left unchanged."""
         await self._open_session.control.cancel(run_id, self._scope, reason=reason, by=by)
-
-    async def delete(self, run_id: str, *, children: bool = False) -> int:
-        """Remove a run that has ended, with everything that belongs to it; return how many runs are gone.
-
-        Its memo, its waiting events and its keys go with it: an idempotency key that it kept is free again. What it has
-        told others stays: events that it sent, its entries in the event log, runs that it started.
-
-        Args:
-            run_id: The run.
-            children: Whether its children go with it, and theirs; otherwise they stay.
-
-        Raises:
-            RunNotFound: There is no such run.
-            IllegalTransition: The run has not ended, or one of the children that are to go with it has not; or its
-                parent waits for others and has yet to read how it ended.
-        """
-        if not isinstance(children, bool):
-            raise InvalidPolicy("children: True or False", field="children")
-        return await remove_run(self._open_session.runtime, run_id, self._scope, children=children)
 
     async def retry(self, run_id: str) -> None:
         """Let a failed or cancelled run go on from the step where it stopped.

@@ -15,7 +15,7 @@ from streamline.domain.change import carry_out
 from streamline.domain.transitions.closing import is_awaited
 from streamline.domain.transitions.discarding import check_ended, discarded, has_ended
 from streamline.engine.runtime import Runtime
-from streamline.errors import IllegalTransition, RunNotFound, StoreUnavailable
+from streamline.errors import Conflict, IllegalTransition, RunNotFound
 from streamline.store import Scope, statements
 from streamline.store.statements.about_runs import REMOVABLE
 
@@ -50,7 +50,8 @@ class Clearing:
         Raises:
             RunNotFound: There is no such run in scope.
             IllegalTransition: It has not ended, or its parent has yet to learn how; or one of its children has not.
-            StoreUnavailable: The database did not answer; some of it may be gone, and the rest follows.
+            Conflict: What it owes to others cannot be settled at present, or others change it each time.
+            StoreUnavailable: The database did not answer; a removal that has begun is finished by the next sweep.
         """
         tried = False
         for _ in range(_TRIES):
@@ -69,7 +70,7 @@ class Clearing:
             if (count := await self._remove(run, children=children)) is not None:
                 self._runtime.bus.touch(run_id)
                 return count
-        raise StoreUnavailable(f"run {run_id}: what it owes to others could not be settled, or others changed it")
+        raise Conflict(f"delete: run {run_id} owes others something that cannot be settled at present", field="run_id")
 
     async def finish(self, run: dict[str, Any]) -> int | None:
         """Remove what belongs to a run that is marked, then the run; return how many runs are gone, or None."""

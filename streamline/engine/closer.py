@@ -30,8 +30,8 @@ logger = logging.getLogger("streamline.engine")
 _GRACE = timedelta(seconds=2)
 # Of the clocks of two processes; what is put off for longer is left alone.
 _TOLERANCE = timedelta(seconds=1)
-# What the server removes on time it removes in no order: a run that is still there has its memo.
-MEMO_MARGIN = timedelta(minutes=5)
+# What the server removes in time it removes in no order: a run that is still there has its memo.
+MEMO_MARGIN = timedelta(seconds=30)
 _SWEPT = 100
 
 

@@ -19,6 +19,7 @@ async def remove_run(runtime: Runtime, run_id: str, scope: Scope, *, children: b
     Raises:
         RunNotFound: There is no such run in scope.
         IllegalTransition: It has not ended, its parent has yet to learn how it did, or one of its children goes on.
+        Conflict: What it owes to others cannot be settled at present.
         StoreUnavailable: The database did not answer; a removal that has begun is finished by the next sweep.
     """
     return await Closer(runtime, 0.0).clearing.remove(run_id, scope, children=children)

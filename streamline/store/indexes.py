@@ -107,11 +107,15 @@ RUN_INDEXES = (
         ("find_marked",),
         {"partialFilterExpression": {"outbox_at": {"$gt": EPOCH}}},
     ),
-    Index("runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "count_runs")),
+    Index(
+        "runs_page",
+        (("tenant_id", 1), ("created_at", -1), ("_id", -1)),
+        ("count_runs", "find_ended", "find_page", "find_tenant"),
+    ),
     Index(
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
-        ("find_addressed", "find_page", "count_runs"),
+        ("count_runs", "find_addressed", "find_ended", "find_page"),
     ),
     Index(
         "runs_queue",
@@ -135,7 +139,7 @@ RUN_INDEXES = (
 
 MEMO_INDEXES = (
     Index("memo_place", (("place", 1),), ("find_memo",)),
-    Index("memo_run", (("run_id", 1),), ("expire_memo", "remove_memo")),
+    Index("memo_run", (("run_id", 1),), ("expire_memo", "find_memo_owners", "remove_memo")),
     Index(
         "memo_expire",
         (("expire_at", 1),),

@@ -287,6 +287,13 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(events_of("name1", before=(NOW - timedelta(seconds=4), f"event4-{tenant}")), "inbox_name", EACH - 2),
             Case(events_of("name2", heard=[f"event{i}-{tenant}" for i in range(6)]), "inbox_name", EACH - 2),
         ],
+        "find_ended": [
+            Case(statements.find_ended(None, ["failed"], NOW, None, 5), "runs_page", 5, ALL),
+            Case(
+                statements.find_ended("flow", ["done", "failed"], NOW, None, 50), "runs_page_by_workflow", 2 * EACH, ALL
+            ),
+            Case(statements.find_ended(None, ["done"], NOW, (NOW, "zzzz"), 5), "runs_page", 0),
+        ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
         "find_definitions": [Case(statements.find_definitions(), "_id", 2)],
         "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
@@ -311,6 +318,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_listeners("only3", {"input.n": 2}, NOW, "", 50), "runs_listens", 0),
         ],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
+        "find_memo_owners": [Case(statements.find_memo_owners(f"held0-{tenant}", 5), "memo_run", 5)],
         "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
         "find_meta": [
             Case(statements.find_meta("secret"), "_id"),
@@ -353,6 +361,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_schedules({"workflow": "kin"}, f"daily1-{tenant}", 5), "schedules_page", 5),
         ],
         "find_slots": [Case(statements.find_slots(slot_key), "runs_slots", EACH // 2)],
+        "find_tenant": [Case(statements.find_tenant(tenant[:3]), "runs_page")],
         "find_triggered": [Case(statements.find_triggered([f"wf-{tenant}", "more"], 50), "inbox_triggers", EACH)],
         "find_waiting": [
             Case(statements.find_waiting({}, 5), "runs_waiting", 5),
@@ -386,6 +395,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "remove_memo": [
             Case(statements.remove_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.remove_memo(run["_id"], NOW - timedelta(seconds=EACH)), "memo_run", 0),
+        ],
+        "remove_ended": [
+            Case(statements.remove_ended([f"done0-{tenant}", f"v2-1-{tenant}", f"due0-{tenant}"], NOW), "_id", 2),
+            Case(statements.remove_ended([f"done0-{tenant}"], NOW - timedelta(seconds=1)), "_id", 0),
         ],
         "remove_run": [
             Case(statements.remove_run(ended(f"done0-{tenant}")), "_id"),
@@ -489,9 +502,9 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
 WITHIN_A_TENANT = (
     "advance_run", "count_routes", "count_runs", "count_workflows", "disable_webhook", "enable_webhook",
-    "find_addressed", "find_events", "find_fitting", "find_hook", "find_listeners", "find_page", "find_run",
-    "find_schedules", "find_waiting", "find_winner", "remove_run", "remove_schedule", "rotate_secret", "settle_event",
-    "settle_trigger",
+    "find_addressed", "find_ended", "find_events", "find_fitting", "find_hook", "find_listeners", "find_page",
+    "find_run", "find_schedules", "find_tenant", "find_waiting", "find_winner", "remove_ended", "remove_run",
+    "remove_schedule", "rotate_secret", "settle_event", "settle_trigger",
 )  # fmt: skip
 
 PAGES = ("find_page", "find_route")  # the other tenant's run in them is but a place in an order

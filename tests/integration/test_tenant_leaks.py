@@ -9,6 +9,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -144,6 +145,7 @@ TENANT: dict[str, Verb] = {
     "pending_waits": lambda scene: scene.mine.pending_waits(),
     "pin_output": of_run("done", lambda mine, run_id: mine.pin_output(run_id, "first", 1)),
     "progress_of": of_run("done", lambda mine, run_id: mine.progress_of(run_id)),
+    "purge": lambda scene: scene.mine.purge(ended_before=datetime.now(UTC) + timedelta(days=1)),
     "reject": of_run("approval", lambda mine, run_id: mine.reject(run_id)),
     "remove_subscriber": lambda scene: scene.mine.remove_subscriber("audit"),
     "result_of": of_run("done", lambda mine, run_id: mine.result_of(run_id)),

@@ -34,7 +34,7 @@ from streamline.errors import StreamlineError
 from tests.property.twins import START, some_value
 
 Wish = Callable[[], Change | None]
-RETAINED = {"retention": {"done": 60.0, "cancelled": 0.0}}
+RETAINED = {"retention": {"done": 60.0, "cancelled": 600.0}}
 GUARDED = {"cancel_on": [{"name": "c"}], "listens": ["c"]}
 KINDS = ("event", "hook", "approval", "question", "wait")
 

@@ -21,6 +21,13 @@ def check_ended(run: Document) -> None:
         raise IllegalTransition(f"delete: the run is {run['status']}; cancel it first", field="status")
 
 
+def check_lasting(run: Document, now: datetime) -> None:
+    """Raise `IllegalTransition` where the server may remove the run, or parts of it, at any moment."""
+    expire_at = run.get("expire_at")
+    if expire_at is not None and expire_at <= now:
+        raise IllegalTransition("the run's retention is over: it is being removed", field="expire_at")
+
+
 def discarded(run: Document, now: datetime, *, children: bool) -> Change:
     """Return the change that marks an ended run: it can only be removed from then on, by whoever comes upon it.
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.statuses import ACTIVE, CLAIMABLE
+from streamline.domain.statuses import ACTIVE, CLAIMABLE, TERMINAL
 from streamline.domain.transitions import gating
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
@@ -212,6 +212,23 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
+def find_ended(
+    workflow: str | None, statuses: Sequence[str], before: datetime, after: tuple[datetime, str] | None, limit: int
+) -> Find:
+    """Read of ended runs that were created before an instant whether they can be removed, the oldest first.
+
+    Index: runs_page, or runs_page_by_workflow where a workflow is named.
+    """
+    query: dict[str, Any] = {} if workflow is None else {"workflow": workflow}
+    query |= {"status": {"$in": list(statuses)}, "created_at": {"$lt": before}}
+    if after is not None:
+        at, run_id = after
+        query["created_at"] = {"$gte": at, "$lt": before}
+        query["$or"] = [{"created_at": {"$gt": at}}, {"_id": {"$gt": run_id}}]
+    order = (("created_at", 1), ("_id", 1))
+    return Find("find_ended", query, {**REMOVABLE, "created_at": 1}, sort=order, limit=limit)
+
+
 def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     """Find runs of the given routes whose lease has run out, the oldest first.
 
@@ -407,6 +424,15 @@ def find_slots(slot_key: str) -> Find:
     return Find("find_slots", query, projection={"_id": 0, "slot": 1}, hint="runs_slots")
 
 
+def find_tenant(after: str) -> Find:
+    """Find the next tenant, in their order, that has runs.
+
+    Index: runs_page, which answers alone.
+    """
+    query, order = {"tenant_id": {"$gt": after}}, (("tenant_id", 1), ("created_at", -1), ("_id", -1))
+    return Find("find_tenant", query, {"_id": 0, "tenant_id": 1}, sort=order, limit=1, hint="runs_page")
+
+
 def find_unlogged(run_id: str) -> Find:
     """Read one run as the relay does: with those of its events that the log has not.
 
@@ -478,6 +504,18 @@ def note_relayed(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
     Index: _id.
     """
     return WriteEach("note_relayed", [({"_id": note["run_id"]}, {"$max": {"relayed": note["seq"]}}) for note in notes])
+
+
+def remove_ended(run_ids: Sequence[str], ended_by: datetime) -> Remove:
+    """Remove runs of which there is nothing but themselves.
+
+    Guard: that they have ended by an instant, and nothing has come about since that others wait for: a run that was
+    begun anew has not ended, or later.
+    Index: _id.
+    """
+    query: dict[str, Any] = {"_id": {"$in": list(run_ids)}, "status": {"$in": sorted(TERMINAL)}}
+    query |= {"ended_at": {"$lte": ended_by}} | dict.fromkeys(("owes_at", "outbox_at", "spilled", "removed_at"))
+    return Remove("remove_ended", query, "runs")
 
 
 def remove_run(run: Mapping[str, Any]) -> Remove:
