@@ -34,6 +34,10 @@ class Worker:
             work less evenly over workers.
         drain: How long a stopping worker goes on with its runs before it ends their handlers and releases them.
         cancel_grace: How long a handler may take to end once it was told to.
+        on_lost: What becomes of a run whose worker stopped beating in the middle of it: ``"recover"``, it is taken over
+            and the step is attempted again; ``"fail"``, it fails with the code ``stale_heartbeat`` and is compensated
+            like after any failure; ``"cancel"``, it is cancelled for that reason. The worker that finds it decides. A
+            run that is being compensated is always taken over.
         max_recoveries: How often a run may lose its worker in one step before it is dead-lettered; at least 0.
         threads: Threads for plain ``def`` handlers; 1 to 1,000.
     """
@@ -44,6 +48,7 @@ class Worker:
     claim_batch: int = 256
     drain: Duration = "10s"
     cancel_grace: Duration = "5s"
+    on_lost: Literal["recover", "fail", "cancel"] = "recover"
     max_recoveries: int = 10
     threads: int = 32
     lease_time: timedelta = field(init=False, repr=False, compare=False)
@@ -56,6 +61,8 @@ class Worker:
         _whole(self, "concurrency", 1, 10_000)
         _whole(self, "claim_batch", 1, 1_000)
         _whole(self, "max_recoveries", 0, 1_000_000)
+        if self.on_lost not in ("recover", "fail", "cancel"):
+            raise InvalidPolicy('on_lost: "recover", "fail" or "cancel"', field="on_lost")
         _whole(self, "threads", 1, 1_000)
         for name, read in _READINGS.items():
             object.__setattr__(self, read, parse_duration(getattr(self, name), name))
