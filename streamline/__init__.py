@@ -10,6 +10,7 @@ from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.stuck import StuckRun
 from streamline.domain.tenancy import Tenancy
 from streamline.domain.versions import Migration, VersionInfo
 from streamline.engine.context import Context
@@ -63,6 +64,7 @@ __all__ = [
     "Step",
     "Streamline",
     "StreamlineError",
+    "StuckRun",
     "Subscriber",
     "Tenancy",
     "Tenant",

@@ -7,16 +7,20 @@ from datetime import datetime
 from typing import Any
 
 from streamline.admin.opened import Opened
+from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_name
 from streamline.domain.statuses import RunStatus
+from streamline.domain.stuck import StuckRun
 from streamline.engine.purging import purge
 from streamline.engine.removing import remove_run
+from streamline.engine.stalling import stuck_runs
 from streamline.errors import InvalidPolicy
+from streamline.store.filters import checked_limit
 from streamline.workflow import Workflow
 
 
 class Housekeeping(Opened):
-    """``delete``, ``purge``."""
+    """``delete``, ``purge``, ``stuck_runs``."""
 
     async def delete(self, run_id: str, *, children: bool = False) -> int:
         """Remove a run that has ended, with everything that belongs to it; return how many runs are gone.
@@ -66,3 +70,24 @@ class Housekeeping(Opened):
         name = None if name is None else check_name(name, "workflow")
         runtime = self._open_session.runtime
         return await purge(runtime, self._scope, name, ended_before=ended_before, status=status, limit=limit)
+
+    async def stuck_runs(
+        self, limit: int = 100, *, longer_than: Duration = "5m", paused: bool = False
+    ) -> tuple[StuckRun, ...]:
+        """Return runs that should have moved and have not for a while, the oldest first, each with the reason.
+
+        What waits for people, events, timers, children or a place in a line is where it should be.
+
+        Args:
+            limit: How many at most; 1 to 500.
+            longer_than: For how long they have been due, or without a worker. Keep it longer than a lease.
+            paused: Whether to name runs, too, that an operator holds, and those of workflows that are held up.
+
+        Raises:
+            InvalidQuery, InvalidPolicy: An argument is not of the allowed form; names the field.
+        """
+        if not isinstance(paused, bool):
+            raise InvalidPolicy("paused: True or False", field="paused")
+        bound = parse_duration(longer_than, "longer_than")
+        runtime, most = self._open_session.runtime, checked_limit(limit)
+        return await stuck_runs(runtime, self._scope, limit=most, longer_than=bound, paused=paused)

@@ -56,7 +56,7 @@ RUN_INDEXES = (
     Index(
         "runs_due",
         (("route", 1), ("priority", -1), ("due_at", 1)),
-        ("find_due", "find_next_due"),
+        ("count_due", "count_overdue", "find_due", "find_next_due", "find_overdue"),
         {"partialFilterExpression": {"due_at": {"$gt": EPOCH}}},
     ),
     Index(
@@ -80,7 +80,7 @@ RUN_INDEXES = (
     Index(
         "runs_lease",
         (("route", 1), ("lease.until", 1)),
-        ("find_expired",),
+        ("count_expired", "count_leases", "find_expired", "find_lost"),
         {"partialFilterExpression": {"lease.until": {"$gt": EPOCH}}},
     ),
     Index(
@@ -116,6 +116,12 @@ RUN_INDEXES = (
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
         ("count_runs", "find_addressed", "find_ended", "find_page"),
+    ),
+    Index(
+        "runs_paused",
+        (("paused.at", 1), ("tenant_id", 1)),
+        ("find_paused",),
+        {"partialFilterExpression": {"paused.at": {"$gt": EPOCH}}},
     ),
     Index(
         "runs_queue",

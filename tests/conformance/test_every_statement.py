@@ -76,13 +76,13 @@ def undoing(tenant: str) -> list[dict[str, Any]]:
 
 
 def waiting(tenant: str) -> list[dict[str, Any]]:
-    """Runs of a workflow of their own that wait for somebody, by a hook and without a due time."""
+    """Runs of a workflow of their own that wait for somebody, by a hook and without a due time, and are paused."""
     made = [draft(f"wait{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
     for i, run in enumerate(made):
         del run["due_at"]
         since = NOW - timedelta(seconds=i)
         run |= {"status": "waiting", "hooks": [f"hash{i}-{tenant}"], "waiting_since": since, "waiting_for": ["hook"]}
-        run |= {"listens": ["paid", f"only{i}"]}
+        run |= {"listens": ["paid", f"only{i}"], "paused": {"at": since}}
     return made
 
 
@@ -232,8 +232,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
         "count_due": [Case(statements.count_due(NOW), "runs_due", 2 * EACH)],
+        "count_expired": [Case(statements.count_expired(NOW), "runs_lease", EACH, 4 * EACH)],
         "count_failure": [Case(statements.count_failure(enabled, "no", NOW), "_id")],
         "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
+        "count_overdue": [Case(statements.count_overdue(NOW), "runs_due", 2 * EACH, 8 * EACH)],
         "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
         "count_routes": [Case(statements.count_routes(), "runs_live", ACTIVE_RUNS, 2 * ACTIVE_RUNS)],
         "count_runs": [
@@ -311,6 +313,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_log_of_run": [Case(statements.find_log_of_run(run["_id"], 3, 230, 5), "log_run", 5)],
         "find_log_since": [Case(statements.find_log_since(NOW - timedelta(minutes=59)), "log_time")],
         "find_log_tail": [Case(statements.find_log_tail(), "_id")],
+        "find_lost": [Case(statements.find_lost(ROUTES, NOW, 10), "runs_lease", 10, 2 * EACH)],
         "find_marked": [Case(statements.find_marked(5), "runs_outbox", 5)],
         "find_listeners": [
             Case(statements.find_listeners("paid", None, NOW, "", 50), "runs_listens", EACH),
@@ -328,6 +331,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_owed_events": [Case(statements.find_owed_events(NOW, 5), "inbox_owed", 5)],
         "find_next_schedule": [Case(statements.find_next_schedule(["flow", "kin"]), "schedules_due")],
         "find_offspring": [Case(statements.find_offspring([parent, f"held0-{tenant}"]), "runs_children", EACH)],
+        "find_overdue": [Case(statements.find_overdue(ROUTES, [0, 1, 2], NOW, 10), "runs_due", 10, 4 * EACH)],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
             Case(statements.find_owing(NOW - timedelta(seconds=EACH), 10), "runs_owing", 0),
@@ -344,6 +348,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             ),
             Case(statements.find_page(RunQuery(status="failed").filter(), NEWEST, 10), "runs_page", 10, ALL),
         ],
+        "find_paused": [Case(statements.find_paused(NOW, 50), "runs_paused", EACH)],
         "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
         "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
         "find_route": [

@@ -160,6 +160,7 @@ TENANT: dict[str, Verb] = {
     "start": started,
     "start_many": started_many,
     "stats": lambda scene: scene.mine.stats(),
+    "stuck_runs": lambda scene: scene.mine.stuck_runs(longer_than=0, paused=True),
     "subscriber": told,
     "take_handler": nothing,
     "tenant": nothing,  # test_tenancy.py: it raises

@@ -43,6 +43,11 @@ REMOVABLE = dict.fromkeys(
     ),
     1,
 )  # fmt: skip
+_STUCK = {
+    "workflow": 1, "version": 1, "route": 1, "tenant_id": 1, "status": 1, "due_at": 1, "lease": 1, "paused": 1,
+    "steps.id": 1, "steps.status": 1, "cursor": 1, "attempt": 1, "recovery_count": 1, "rev": 1, "event_seq": 1,
+    "events": {"$slice": -1},
+}  # fmt: skip
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
 
@@ -86,6 +91,15 @@ def count_due(now: datetime) -> Aggregate:
     return Aggregate("count_due", query, [_counted("$route", oldest="$due_at")])
 
 
+def count_expired(before: datetime) -> Aggregate:
+    """Count the runs whose lease was over by an instant, by route.
+
+    Index: runs_lease.
+    """
+    query = {"route": {"$gt": ""}, "lease.until": {"$gt": EPOCH, "$lte": before}}
+    return Aggregate("count_expired", query, [_counted({"route": "$route"})])
+
+
 def count_failure(name: str, error: str, now: datetime) -> WriteMany:
     """Count a failed delivery to a webhook endpoint.
 
@@ -103,6 +117,15 @@ def count_leases(now: datetime) -> Aggregate:
     """
     query = {"route": {"$gt": ""}, "lease.until": {"$gt": now}}
     return Aggregate("count_leases", query, [_counted("$lease.worker")])
+
+
+def count_overdue(before: datetime) -> Aggregate:
+    """Count the runs that were due by an instant and that nobody has taken, by route and priority.
+
+    Index: runs_due.
+    """
+    query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": before}}
+    return Aggregate("count_overdue", query, [_counted({"route": "$route", "priority": "$priority"})])
 
 
 def count_queued() -> Aggregate:
@@ -301,6 +324,15 @@ def find_listeners(name: str, match: Filter | None, created_by: datetime, after:
     )
 
 
+def find_lost(routes: Sequence[str], before: datetime, limit: int) -> Find:
+    """Read of runs whose lease was over by an instant why nobody takes them, the oldest first, damaged ones, too.
+
+    Index: runs_lease, in whose order they come, route by route.
+    """
+    query = {"route": {"$in": list(routes)}, "lease.until": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_lost", query, _STUCK, sort=(("lease.until", 1),), limit=limit, hint="runs_lease")
+
+
 def find_marked(limit: int) -> Find:
     """Find runs that have events which the log has not, with these events, the oldest first.
 
@@ -342,6 +374,16 @@ def find_offspring(parent_ids: Sequence[str]) -> Find:
     return Find("find_offspring", query, projection=REMOVABLE, hint="runs_children")
 
 
+def find_overdue(routes: Sequence[str], priorities: Sequence[int], before: datetime, limit: int) -> Find:
+    """Read of runs that were due by an instant why nobody takes them, the oldest first, damaged ones, too.
+
+    Index: runs_due, in whose order they come, one route and priority after the other.
+    """
+    query = {"route": {"$in": list(routes)}, "priority": {"$in": list(priorities)}}
+    query |= {"due_at": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_overdue", query, _STUCK, sort=(("due_at", 1),), limit=limit, hint="runs_due")
+
+
 def find_owing(before: datetime, limit: int) -> Find:
     """Find runs that have owed something to others for a while, the oldest first.
 
@@ -362,6 +404,15 @@ def find_page(query: Filter, sort: Sort, limit: int) -> Find:
     Index: runs_page, or runs_page_by_workflow where the filter names a workflow.
     """
     return Find("find_page", query, sort=sort, limit=limit)
+
+
+def find_paused(before: datetime, limit: int) -> Find:
+    """Read of runs that an operator has held since an instant or longer, the oldest first.
+
+    Index: runs_paused.
+    """
+    query = {"paused.at": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_paused", query, _STUCK, sort=(("paused.at", 1),), limit=limit)
 
 
 def find_queue(after: str) -> Find:
