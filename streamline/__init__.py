@@ -27,6 +27,7 @@ from streamline.features.signing import verify_webhook
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
+from streamline.store.index_check import IndexIssue
 from streamline.workflow import Workflow
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Failure",
     "Hook",
     "Hooks",
+    "IndexIssue",
     "Migration",
     "NonRetriableError",
     "Occurrence",

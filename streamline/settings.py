@@ -137,6 +137,9 @@ class Settings:
         webhook_failures: After how many failed deliveries in a row an endpoint is disabled; 1 to 1,000,000.
         webhook_failing: For how long they must have failed by then, so that a short outage under load disables nothing;
             less than the retries take, so that an endpoint that is gone is disabled before events become dead letters.
+        create_indexes: Whether opening an app creates the indexes and collections that are missing. Without it, opening
+            only looks: it is refused where a unique index is missing, and warns of others. For processes that may not
+            create any: ``python -m streamline indexes`` does, at each deploy.
         development: Whether a workflow may change its steps under the same version. Runs under way may then no longer
             fit their code, so it is for databases whose runs do not matter.
     """
@@ -164,6 +167,7 @@ class Settings:
     webhook_retry: RetryPolicy = _OVER_HOURS
     webhook_failures: int = 20
     webhook_failing: Duration = "4h"
+    create_indexes: bool = True
     development: bool = False
 
     def __post_init__(self) -> None:
@@ -171,8 +175,9 @@ class Settings:
         for item in fields(self):
             if item.type == "int":
                 _whole(self, item.name, 1, 1024 * MIB)
-        if not isinstance(self.development, bool):
-            raise InvalidPolicy("development: True or False", field="development")
+        for name in ("create_indexes", "development"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidPolicy(f"{name}: True or False", field=name)
         if self.driver not in ("pymongo", "motor"):
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)

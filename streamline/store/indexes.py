@@ -11,8 +11,9 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from streamline.errors import UnsafeDeployment
+from streamline.errors import IndexConflict
 from streamline.store.driver import Driver
+from streamline.store.index_check import IndexIssue, find_duplicates, issues_of
 from streamline.store.operations import Collection
 from streamline.store.statements.about_runs import EPOCH
 
@@ -242,11 +243,31 @@ INDEXES: dict[Collection, tuple[Index, ...]] = {
 }
 
 
+# What two documents must not share, by unique index.
+_SHARED = {
+    "runs_active_key": "an idempotency key",
+    "runs_debounce": "the key of a draft",
+    "runs_kept_key": "an idempotency key that is kept",
+    "runs_slots": "a slot",
+    "log_run": "the number of an event",
+}
+
+
+async def check_indexes(driver: Driver) -> list[IndexIssue]:
+    """Return what is missing, different or unknown of the indexes; nothing is created."""
+    found = []
+    for collection, indexes in INDEXES.items():
+        found += await issues_of(driver, collection, {index.name: index.specification() for index in indexes})
+    return found
+
+
 async def ensure_indexes(driver: Driver) -> None:
     """Create the indexes that are missing; safe to repeat, and to run from several processes at once.
 
+    What is there is never dropped, nor built again, whichever release made it.
+
     Raises:
-        UnsafeDeployment: An index of the same name exists with another definition, or stored runs break a unique one.
+        IndexConflict: An index of the same name exists with another definition, or stored documents break a unique one.
     """
     for collection in INDEXES:
         await ensure_indexes_of(driver, collection)
@@ -256,13 +277,28 @@ async def ensure_indexes_of(driver: Driver, name: Collection) -> None:
     """Create the missing indexes of one collection, in one command."""
     collection, indexes = driver.named(name), INDEXES[name]
     try:
-        await driver.command({"createIndexes": collection, "indexes": [index.specification() for index in indexes]})
+        await driver.build({"createIndexes": collection, "indexes": [index.specification() for index in indexes]})
     except OperationFailure as error:
         if error.code in (*_CONFLICTS, _DUPLICATES):
-            names = ", ".join(index.name for index in indexes)
-            raise UnsafeDeployment(
-                f"indexes of {collection}: one of {names} conflicts with what is stored; drop the older index of that "
-                "name, or end the runs that share an idempotency key, then call ensure_indexes() again",
-                field="indexes",
-            ) from error
+            said = await (_duplicated(driver, name) if error.code == _DUPLICATES else _different(driver, name))
+            raise IndexConflict(f"indexes of {collection}: {said}", field="indexes") from error
         raise
+
+
+async def _different(driver: Driver, name: Collection) -> str:
+    wanted = {index.name: index.specification() for index in INDEXES[name]}
+    found = [each for each in await issues_of(driver, name, wanted) if each.detail]
+    named = "; ".join(f"{each.index}: {each.detail}" for each in found) or ", ".join(wanted)
+    return (
+        f"not as this release needs them: {named}. Where no process of another release needs the old one any more, "
+        "drop it by hand, then create it with `python -m streamline indexes` or ensure_indexes()"
+    )
+
+
+async def _duplicated(driver: Driver, name: Collection) -> str:
+    for index in (each for each in INDEXES[name] if each.options.get("unique")):
+        if pairs := await find_duplicates(driver, name, index.specification()):
+            told = ", ".join(f"{one} and {other}" for one, other in pairs)
+            shared = _SHARED.get(index.name, "what must be unique")
+            return f"{index.name} cannot be built: {shared} is shared by {told}; end or delete one of each, then repeat"
+    return "a unique one could not be built: documents shared what must be unique; repeat"
