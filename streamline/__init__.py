@@ -11,6 +11,7 @@ from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
 from streamline.domain.statistics import Queue, Stats
+from streamline.domain.stuck import StuckRun
 from streamline.domain.summary import RunSummary
 from streamline.domain.tenancy import Tenancy
 from streamline.domain.versions import Migration, VersionInfo
@@ -28,6 +29,7 @@ from streamline.features.signing import verify_webhook
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
+from streamline.store.index_check import IndexIssue
 from streamline.workflow import Workflow
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Failure",
     "Hook",
     "Hooks",
+    "IndexIssue",
     "Migration",
     "NonRetriableError",
     "Occurrence",
@@ -68,6 +71,7 @@ __all__ = [
     "Step",
     "Streamline",
     "StreamlineError",
+    "StuckRun",
     "Subscriber",
     "Tenancy",
     "Tenant",

@@ -1,4 +1,4 @@
-"""The command line: ``python -m streamline demo``."""
+"""The command line: ``python -m streamline demo``, ``python -m streamline indexes``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from streamline.cli import index_command
 
 _MISSING = 2
 _INTERRUPTED = 130
@@ -25,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--no-kill", action="store_true", help="let both workers live")
     demo.add_argument("--keep", type=Path, metavar="PATH", help="directory that keeps the data; default none")
-    return _demo(parser.parse_args(arguments))
+    index_command.add_to(commands)
+    chosen = parser.parse_args(arguments)
+    return _demo(chosen) if chosen.command == "demo" else asyncio.run(index_command.look_after_indexes(chosen))
 
 
 def _demo(chosen: argparse.Namespace) -> int:

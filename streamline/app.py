@@ -21,7 +21,7 @@ from streamline.engine.ticking import tick
 from streamline.engine.timetable import SCHEDULES
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError, TenantRequired
 from streamline.settings import Settings, Worker, checked_secret, checked_settings, checked_worker
-from streamline.store import UNTENANTED, Scope
+from streamline.store import UNTENANTED, IndexIssue, Scope
 from streamline.workflow import Workflow
 
 
@@ -128,6 +128,7 @@ class Streamline(Verbs):
         Raises:
             StoreUnavailable: The database does not answer, or the embedded server does not start.
             UnsafeDeployment: The database or client is set up so that durability cannot be promised.
+            IndexConflict: An index is there with another definition, or what is stored breaks a unique one.
         """
         if self._session is not None:
             raise StreamlineError("the app is open already")
@@ -177,9 +178,24 @@ class Streamline(Verbs):
             raise InvalidPolicy("max_runs: a whole number of at least 0", field="max_runs")
         return await tick(self._open_session.runtime, self._worker or Worker(), max_runs=max_runs, budget=seconds)
 
-    async def ensure_indexes(self) -> None:
-        """Create the indexes and collections that are missing; safe to repeat, and from several processes at once."""
+    async def ensure_indexes(self, *, check: bool = False) -> list[IndexIssue]:
+        """Create the indexes and collections that are missing; safe to repeat, and from several processes at once.
+
+        Nothing is dropped or built again, so that processes of an older and a newer release may do it side by side.
+
+        Args:
+            check: Whether only to look: what is missing, different or unknown is returned, and nothing is created.
+
+        Returns:
+            What was found, where it is to be looked only; nothing otherwise.
+
+        Raises:
+            IndexConflict: An index of the same name has another definition, or stored documents break a unique one.
+        """
+        if check:
+            return await self._open_session.check_indexes()
         await self._open_session.ensure_indexes()
+        return []
 
     async def _resolved_target(self) -> Any:
         target = self._target if self._target is not None else os.environ.get("MONGODB_URI") or EmbeddedServer()

@@ -26,6 +26,10 @@ class Verbs(Protocol):
         """End the run."""
         ...
 
+    async def delete(self, run_id: str, *, children: bool = False) -> int:
+        """Remove the run."""
+        ...
+
     async def pause(self, run_id: str, *, reason: str | None = None, by: str | None = None) -> None:
         """Hold the run."""
         ...
@@ -111,6 +115,10 @@ class RunHandle(Generic[OutputT]):
     async def cancel(self, *, reason: str | None = None, by: str | None = None) -> None:
         """End the run; a finished one is left unchanged."""
         await self._app.cancel(self.id, reason=reason, by=by)
+
+    async def delete(self, *, children: bool = False) -> int:
+        """Remove the ended run with everything that belongs to it, and its `children` where that is wanted."""
+        return await self._app.delete(self.id, children=children)
 
     async def pause(self, *, reason: str | None = None, by: str | None = None) -> None:
         """Hold the run after its present step."""

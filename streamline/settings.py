@@ -35,6 +35,10 @@ class Worker:
             work less evenly over workers.
         drain: How long a stopping worker goes on with its runs before it ends their handlers and releases them.
         cancel_grace: How long a handler may take to end once it was told to.
+        on_lost: What becomes of a run whose worker stopped beating in the middle of it: ``"recover"``, it is taken over
+            and the step is attempted again; ``"fail"``, it fails with the code ``stale_heartbeat`` and is compensated
+            like after any failure; ``"cancel"``, it is cancelled for that reason. The worker that finds it decides. A
+            run that is being compensated is always taken over.
         max_recoveries: How often a run may lose its worker in one step before it is dead-lettered; at least 0.
         threads: Threads for plain ``def`` handlers; 1 to 1,000.
     """
@@ -45,6 +49,7 @@ class Worker:
     claim_batch: int = 256
     drain: Duration = "10s"
     cancel_grace: Duration = "5s"
+    on_lost: Literal["recover", "fail", "cancel"] = "recover"
     max_recoveries: int = 10
     threads: int = 32
     lease_time: timedelta = field(init=False, repr=False, compare=False)
@@ -57,6 +62,8 @@ class Worker:
         _whole(self, "concurrency", 1, 10_000)
         _whole(self, "claim_batch", 1, 1_000)
         _whole(self, "max_recoveries", 0, 1_000_000)
+        if self.on_lost not in ("recover", "fail", "cancel"):
+            raise InvalidPolicy('on_lost: "recover", "fail" or "cancel"', field="on_lost")
         _whole(self, "threads", 1, 1_000)
         for name, read in _READINGS.items():
             object.__setattr__(self, read, parse_duration(getattr(self, name), name))
@@ -134,6 +141,9 @@ class Settings:
         slow_query: From how long on a page or count of runs is looked into: where it read far more runs than it found,
             the logger ``streamline.queries`` and the event ``query.scanned`` tell which index is missing. Each shape of
             a question once a minute at most, as it is carried out once more for that; None for never.
+        create_indexes: Whether opening an app creates the indexes and collections that are missing. Without it, opening
+            only looks: it is refused where a unique index is missing, and warns of others. For processes that may not
+            create any: ``python -m streamline indexes`` does, at each deploy.
         development: Whether a workflow may change its steps under the same version. Runs under way may then no longer
             fit their code, so it is for databases whose runs do not matter.
     """
@@ -162,6 +172,7 @@ class Settings:
     webhook_failures: int = 20
     webhook_failing: Duration = "4h"
     slow_query: Duration | None = "500ms"
+    create_indexes: bool = True
     development: bool = False
 
     def __post_init__(self) -> None:
@@ -169,8 +180,9 @@ class Settings:
         for item in fields(self):
             if item.type == "int":
                 _whole(self, item.name, 1, 1024 * MIB)
-        if not isinstance(self.development, bool):
-            raise InvalidPolicy("development: True or False", field="development")
+        for name in ("create_indexes", "development"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidPolicy(f"{name}: True or False", field=name)
         if self.driver not in ("pymongo", "motor"):
             raise InvalidPolicy('driver: "pymongo" or "motor"', field="driver")
         _whole(self, "lanes", 1, 16)

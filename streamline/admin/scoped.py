@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from streamline.admin.bulk_verbs import Bulk
 from streamline.admin.following import Following, Subscriber
+from streamline.admin.housekeeping import Housekeeping
 from streamline.admin.operators import Operators
 from streamline.admin.starting import Starting
 from streamline.admin.webhook_verbs import Webhooks
@@ -19,7 +20,7 @@ from streamline.store import EVERYTHING, Scope
 from streamline.workflow import Workflow
 
 
-class Verbs(Starting, Following, Operators):
+class Verbs(Starting, Following, Operators, Housekeeping):
     """Everything that can be asked of an app, whoever's runs it is about."""
 
     @property

@@ -15,9 +15,11 @@ from streamline.domain.payloads import Encoded
 from streamline.domain.place import Document, Place, attempt_of, recoveries_of_step
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.statuses import RUN_STATUSES, STEP_STATUSES
-from streamline.domain.transitions import compensating, jumping, parking, stepping
+from streamline.domain.transitions import compensating, jumping, operating, parking, stepping
 from streamline.domain.transitions.stepping import Ending
 from streamline.errors import CorruptRun, IllegalTransition, InvalidPolicy, NonRetriableError, RetryAfter, StepNotFound
+
+STALE = "stale_heartbeat"
 
 
 @dataclass(slots=True)
@@ -107,7 +109,22 @@ def _is_count(value: Any) -> TypeGuard[int]:
 def dead_letter(run: Document, ending: Ending) -> Change:
     """Return the change that gives up a run whose worker has died too often."""
     error = describe(DeadLettered(recoveries_of_step(run) - 1), run["steps"][run["cursor"]]["id"], run["attempt"])
-    return stepping.give_up(run, error | {"code": "dead_lettered"}, ending, "run.dead_lettered")
+    error |= {"code": "dead_lettered"}
+    # Whoever follows failures hears of this one, too.
+    return stepping.give_up(run, error, ending, "run.failed", ("run.dead_lettered", {"error": error}))
+
+
+def is_lost(run: Document) -> bool:
+    """Return whether a run was taken from a worker that no longer beat, and nothing was done with it since."""
+    return run["status"] == "running" and (run.get("lease") or {}).get("news") == "recovered"
+
+
+def end_lost(run: Document, *, cancel: bool, ending: Ending) -> Change:
+    """Return the change that ends a run whose worker no longer beat, instead of going on with it."""
+    if cancel:
+        return operating.abandon(run, ending.now, STALE)
+    said = "its worker stopped beating in the middle of it"
+    return stepping.give_up(run, {"code": STALE, "type": "HeartbeatLost", "message": said, **_where(run)}, ending)
 
 
 @dataclass(frozen=True, slots=True)

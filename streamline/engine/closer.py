@@ -9,11 +9,15 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import closing
+from streamline.domain.transitions.closing import is_told
+from streamline.domain.transitions.writing import Entry
+from streamline.engine.clearing import Clearing, is_needed
 from streamline.engine.control import Control
 from streamline.engine.letters import completion, post, within_chain
 from streamline.engine.runtime import Runtime
@@ -24,6 +28,10 @@ from streamline.store import EVERYTHING, statements
 logger = logging.getLogger("streamline.engine")
 
 _GRACE = timedelta(seconds=2)
+# Of the clocks of two processes; what is put off for longer is left alone.
+_TOLERANCE = timedelta(seconds=1)
+# What the server removes in time it removes in no order: a run that is still there has its memo.
+MEMO_MARGIN = timedelta(seconds=30)
 _SWEPT = 100
 
 
@@ -34,6 +42,7 @@ class Closer:
         self._runtime = runtime
         self._control = Control(runtime)
         self._period = period
+        self.clearing = Clearing(runtime, self._close_now)
 
     async def run_once(self) -> float:
         """Do what others have left undone; return the pause until the next look."""
@@ -45,9 +54,15 @@ class Closer:
 
     async def close(self, run: dict[str, Any]) -> None:
         """Do what one run owes, and note that it is done; what fails is left to the next sweep."""
-        if "owes_at" not in run:
+        if "owes_at" not in run or run["owes_at"] > self._runtime.clock.now() + _TOLERANCE:
             return
         try:
+            if "removed_at" in run:
+                await self.clearing.finish(run)
+                return
+            if is_told(run):
+                await self._let_go(run)
+                return
             if "children" in run:
                 await self._close_children(run)
             if run["status"] in TERMINAL:
@@ -56,12 +71,26 @@ class Closer:
                 await self._clear_memo(run)
             refused = await self._start_others(run) if "tells" in run and run["status"] in TERMINAL else []
             entries = (("trigger.refused", {"workflow": each}) for each in refused)
-            change = closing.closed(run, self._runtime.clock.now(), *entries)
-            if change is not None:
-                # Where somebody has changed it meanwhile, the run has begun again, or another process was first.
-                await self._runtime.commit(run, change)
+            await self._note(run, *entries, awaited=_has_reader(run))
         except StreamlineError:
             logger.warning("run %s: what follows from its end is left for later", run["_id"], exc_info=True)
+
+    async def _close_now(self, run_id: str) -> None:
+        with suppress(RunNotFound):
+            await self.close(await self._runtime.read(run_id))
+
+    async def _let_go(self, run: dict[str, Any]) -> None:
+        """Let a run be removed in time, unless its parent has yet to read it."""
+        awaited = await is_needed(self._runtime, run)
+        if "spilled" in run and not awaited:
+            await self._clear_memo(run)
+        await self._note(run, awaited=awaited)
+
+    async def _note(self, run: dict[str, Any], *entries: Entry, awaited: bool) -> None:
+        change = closing.closed(run, self._runtime.clock.now(), *entries, awaited=awaited)
+        if change is not None:
+            # Where somebody has changed it meanwhile, the run has begun again, or another process was first.
+            await self._runtime.commit(run, change)
 
     async def _tell_parent(self, run: Mapping[str, Any]) -> None:
         parent = run.get("parent") or {}
@@ -91,11 +120,13 @@ class Closer:
         return refused
 
     async def _clear_memo(self, run: Mapping[str, Any]) -> None:
-        """A run that can be retried keeps its memo as long as itself."""
+        """A run that can be retried keeps its memo as long as itself, and a little longer."""
         if run["status"] in TERMINAL and run["status"] not in RETRIABLE:
             await self._runtime.store.run(statements.remove_memo(run["_id"], run["ended_at"]))
             return
-        await self._runtime.store.run(statements.expire_memo(run["_id"], closing.removal(run).get("expire_at")))
+        expire_at = closing.removal(run).get("expire_at")
+        if expire_at is None or not _has_reader(run) or is_told(run):
+            await self._runtime.store.run(statements.expire_memo(run["_id"], expire_at and expire_at + MEMO_MARGIN))
 
     async def _close_children(self, run: Mapping[str, Any]) -> None:
         found = await self._runtime.store.run(statements.find_children(run["_id"], active=True))
@@ -103,3 +134,8 @@ class Closer:
             if closing.is_unwanted(run, child):
                 reason = f"its parent is {run['status']}"
                 await self._control.cancel(child["_id"], EVERYTHING, reason=reason, by=None)
+
+
+def _has_reader(run: Mapping[str, Any]) -> bool:
+    """Return whether somebody is to read how the run has ended."""
+    return run["status"] in TERMINAL and bool((run.get("parent") or {}).get("wait"))

@@ -14,7 +14,7 @@ from streamline.domain.transitions import answering, hearing, jumping, operating
 from streamline.domain.transitions.answering import Reply, Target
 from streamline.domain.transitions.hearing import Hearing
 from streamline.engine.runtime import Runtime
-from streamline.errors import PayloadTooLarge, StoreUnavailable
+from streamline.errors import PayloadTooLarge, RunNotFound, StoreUnavailable
 from streamline.store import Scope
 
 _RACES = 100
@@ -143,6 +143,8 @@ class Control:
         tried: Change | None = None
         for _ in range(_RACES):
             run = await self._runtime.read(run_id, scope)
+            if "removed_at" in run:
+                raise RunNotFound(f"no run {run_id!r:.100}: it is being removed", field="run_id")
             check_run(run)
             # A write whose answer was lost may have taken effect before others went on: its event tells.
             if tried is not None and tried.events[-1] in run["events"]:

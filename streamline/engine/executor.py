@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from streamline.domain.change import Change
 from streamline.domain.decisions import (
     Completed,
     Failed,
@@ -25,6 +26,8 @@ from streamline.domain.decisions import (
     conclude_member,
     conclude_undo,
     dead_letter,
+    end_lost,
+    is_lost,
     is_overdue,
     next_attempt,
     refused_jump,
@@ -107,6 +110,8 @@ class Executor:
 
     def _next(self, holding: Holding) -> Awaitable[None]:
         """Return what there is to do for the run next, to be awaited."""
+        if self.settings.on_lost != "recover" and is_lost(holding.run):
+            return holding.commit(lambda run: self._ended_for_loss(holding, run))
         if self.runtime.is_held_up(holding.definition.name):
             return holding.commit(lambda run: stepping.release(run, self.runtime.clock.now()))
         if holding.run["status"] == "compensating":
@@ -123,6 +128,12 @@ class Executor:
         # Most runs have no limits, and need not know what time it is.
         has_limits = "deadline_at" in run or "start_by" in run
         return is_overdue(run, self.runtime.clock.now()) if has_limits else None
+
+    def _ended_for_loss(self, holding: Holding, run: dict[str, Any]) -> Change:
+        ending = self._ending(holding)
+        if recoveries_of_step(run) > self.settings.max_recoveries:
+            return dead_letter(run, ending)
+        return end_lost(run, cancel=self.settings.on_lost == "cancel", ending=ending)
 
     async def _step(self, holding: Holding) -> None:
         place = here(holding.run)

@@ -260,11 +260,16 @@ class Holding:
                 next(each for each in documents if each["_id"] == stored["_id"])["entry"] = stored["entry"]
 
     async def _expire_late_entries(self) -> None:
-        """What was stored beside a run that had ended already goes with it."""
-        with suppress(RunNotFound, StoreUnavailable):
-            run = await self._runtime.read(self.run["_id"], projection={"expire_at": 1, "ended_at": 1})
+        """What was stored beside a run that had ended already goes with it; beside one that is gone, at once."""
+        store, run_id = self._runtime.store, self.run["_id"]
+        with suppress(StoreUnavailable):
+            try:
+                run = await self._runtime.read(run_id, projection={"expire_at": 1, "ended_at": 1})
+            except RunNotFound:
+                await store.run(statements.remove_memo(run_id, self._runtime.clock.now()))
+                return
             if "expire_at" in run:
-                await self._runtime.store.run(statements.expire_memo(run["_id"], run["expire_at"]))
+                await store.run(statements.expire_memo(run_id, run["expire_at"]))
 
     def _remember(self, patches: list[Patch]) -> None:
         for patch in patches:

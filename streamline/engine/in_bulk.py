@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from streamline.domain.bulk_result import BulkFailure, BulkResult, Tally
-from streamline.engine.run_pages import RunPages
+from streamline.engine.run_pages import RunPages, scopes_within
 from streamline.engine.runtime import Runtime
 from streamline.errors import AlreadyFinished, IllegalTransition, RunNotFound, StoreUnavailable, StreamlineError
 from streamline.store import Scope
@@ -37,7 +37,7 @@ class InBulk:
         tally, until = Tally(), self._runtime.clock.now() + timedelta(milliseconds=1)
         # New runs, and what the runs of the walk start, are not chased.
         query = replace(query, created_before=_earlier(query.created_before, until))
-        for each in await self._scopes(scope):
+        for each in await scopes_within(self._runtime, scope):
             async for run_ids in self._walk(query, each, tally, limit):
                 if act is None:
                     for run_id in run_ids:
@@ -45,10 +45,6 @@ class InBulk:
                 else:
                     await _act_on(run_ids, act, each, tally)
         return tally.result(dry_run=act is None)
-
-    async def _scopes(self, scope: Scope) -> Sequence[Scope]:
-        """Of all tenants, go through one after the other: within each, an index has the runs in order."""
-        return [Scope(tenant) for tenant in await self._pages.tenants()] if scope.everything else [scope]
 
     async def _walk(self, query: RunQuery, scope: Scope, tally: Tally, limit: int | None) -> AsyncIterator[list[str]]:
         after: str | None = None

@@ -43,13 +43,8 @@ class RunPages:
         """Return how many runs there are by status, as ``_id`` and ``n``."""
         wanted: Filter = query.filter()
         if scope.everything and query.is_narrow:
-            wanted = _of_tenants(wanted, await self.tenants())
+            wanted = _of_tenants(wanted, await _tenants(self._runtime))
         return await self._ask(statements.count_runs(wanted), scope)
-
-    async def tenants(self) -> list[str | None]:
-        """Return the tenants that have runs; None stands for runs of no tenant."""
-        found = await self._runtime.store.run(statements.find_tenants(), EVERYTHING)
-        return sorted((each["_id"] for each in found), key=lambda tenant: tenant or "")
 
     async def close(self) -> None:
         """Look into nothing any more."""
@@ -57,7 +52,7 @@ class RunPages:
 
     async def _everybodys(self, page: Find, scope: Scope) -> list[Document]:
         """Read a page over all tenants: the index leads with the tenant, so each one's runs are in order, not all."""
-        tenants = await self.tenants()
+        tenants = await _tenants(self._runtime)
         groups = [tenants[i : i + _TENANTS_AT_ONCE] for i in range(0, len(tenants), _TENANTS_AT_ONCE)]
         pages = (replace(page, filter=_of_tenants(page.filter, group)) for group in groups)
         parts = await asyncio.gather(*(self._ask(each, scope) for each in pages))
@@ -72,6 +67,17 @@ class RunPages:
         # Of groups, the number of runs in them.
         self._scans.suspect(statement, scope, clock.monotonic() - began, sum(each.get("n", 1) for each in found))
         return found
+
+
+async def scopes_within(runtime: Runtime, scope: Scope) -> list[Scope]:
+    """Return the scopes of single tenants that make up a scope: within each, an index has the runs in order."""
+    return [Scope(tenant) for tenant in await _tenants(runtime)] if scope.everything else [scope]
+
+
+async def _tenants(runtime: Runtime) -> list[str | None]:
+    """Return the tenants that have runs; None stands for runs of no tenant."""
+    found = await runtime.store.run(statements.find_tenants(), EVERYTHING)
+    return sorted((each["_id"] for each in found), key=lambda tenant: tenant or "")
 
 
 def _of_tenants(query: Filter, tenants: Sequence[str | None]) -> Filter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from functools import partial
 from typing import Any, Self
 
 from streamline.bus import Bus
@@ -18,6 +17,7 @@ from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
 from streamline.engine.facts import FACTS_SECONDS, Facts
 from streamline.engine.inbox_delivery import HINT, Delivery
+from streamline.engine.index_keeping import check_all, ensure_all, refuse_missing, wakes_of
 from streamline.engine.known_definitions import KnownDefinitions
 from streamline.engine.listening import Listening
 from streamline.engine.log.drivers import Drivers
@@ -38,18 +38,15 @@ from streamline.engine.triggering import Triggers
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
-from streamline.ids import new_worker_id
 from streamline.settings import Settings, Worker
 from streamline.store import (
     CALIBRATE_SECONDS,
-    INDEXES,
+    IndexIssue,
     Scope,
     Store,
-    WakeChannel,
     calibrate,
     check_deployment,
     connect,
-    ensure_indexes_of,
 )
 from streamline.store.sessions import check_transactions
 
@@ -101,11 +98,7 @@ class Session:
             await check_deployment(driver, clock, patience=settings.patience_seconds)
             if registry.has_transactions:
                 check_transactions(store)
-            wakes = (
-                WakeChannel(driver, clock, sender=new_worker_id(), size=settings.wakes_size)
-                if settings.wake_channel
-                else None
-            )
+            wakes = await wakes_of(store, clock, settings)
             tokens = TokenMaker(secret or await shared_secret(store))
             facts = Facts(store, bus, wakes)
             await facts.load()
@@ -113,7 +106,7 @@ class Session:
             triggers = Triggers(facts, registry)
             runtime = Runtime(store, clock, bus, registry, settings, wakes, tokens, facts, outbox, triggers, tenancy)
             session = cls(runtime, ActiveWorker(runtime, worker) if worker else None, driver.uri)
-            await session.ensure_indexes()
+            await (session.ensure_indexes() if settings.create_indexes else refuse_missing(store))
             await session.definitions.load()
             await session.definitions.keep(registry.served)
             session.listen()
@@ -151,11 +144,11 @@ class Session:
 
     async def ensure_indexes(self) -> None:
         """Create the indexes and collections that are missing."""
-        store = self.runtime.store
-        for collection in INDEXES:
-            await store.persist(partial(ensure_indexes_of, store.driver, collection))
-        if self.runtime.wakes is not None:
-            await store.persist(self.runtime.wakes.ensure)
+        await ensure_all(self.runtime.store, self.runtime.wakes)
+
+    async def check_indexes(self) -> list[IndexIssue]:
+        """Return what is not as it should be of the indexes and collections."""
+        return await check_all(self.runtime.store, self.runtime.clock, self.runtime.settings)
 
     def listen(self) -> None:
         """Begin to hear the wakes of other processes."""

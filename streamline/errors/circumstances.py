@@ -23,6 +23,12 @@ class UnsafeDeployment(StreamlineError):
     code = "store.unsafe_deployment"
 
 
+class IndexConflict(UnsafeDeployment):
+    """An index is there under the same name and with another definition, or what is stored breaks a unique one."""
+
+    code = "store.index_conflict"
+
+
 class CorruptRun(StreamlineError):
     """A stored run is not of the form this engine writes: reading it is refused; a worker that takes it fails it."""
 

@@ -3,7 +3,8 @@
 from streamline.store.connect import connect
 from streamline.store.deployment import CALIBRATE_SECONDS, calibrate, check_deployment
 from streamline.store.door import Store
-from streamline.store.indexes import INDEXES, ensure_indexes, ensure_indexes_of
+from streamline.store.index_check import IndexIssue
+from streamline.store.indexes import INDEXES, check_indexes, ensure_indexes, ensure_indexes_of
 from streamline.store.operations import Inserted
 from streamline.store.scope import EVERYTHING, UNTENANTED, Scope
 from streamline.store.wakes import Wake, WakeChannel
@@ -13,6 +14,7 @@ __all__ = [
     "EVERYTHING",
     "INDEXES",
     "UNTENANTED",
+    "IndexIssue",
     "Inserted",
     "Scope",
     "Store",
@@ -20,6 +22,7 @@ __all__ = [
     "WakeChannel",
     "calibrate",
     "check_deployment",
+    "check_indexes",
     "connect",
     "ensure_indexes",
     "ensure_indexes_of",

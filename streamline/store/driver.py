@@ -78,6 +78,10 @@ class Driver:
             answer = await self.database.command(command, codec_options=CODEC)
         return dict(answer)
 
+    async def build(self, command: Mapping[str, Any]) -> None:
+        """Send a command that takes as long as it takes, such as the building of an index."""
+        await self.database.command(command)
+
     async def command_in(self, session: Any, command: Mapping[str, Any]) -> dict[str, Any]:
         """Send a command in a session; in its transaction, which has concerns of its own, where one is under way."""
         concern = {} if session.in_transaction else {"writeConcern": DURABLE}

@@ -11,8 +11,9 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from streamline.errors import UnsafeDeployment
+from streamline.errors import IndexConflict
 from streamline.store.driver import Driver
+from streamline.store.index_check import IndexIssue, find_duplicates, issues_of
 from streamline.store.operations import Collection
 from streamline.store.statements.about_runs import EPOCH
 
@@ -44,7 +45,7 @@ RUN_INDEXES = (
     Index(
         "runs_children",
         (("parent.run_id", 1), ("parent.fan", 1), ("status", 1)),
-        ("find_active_child", "find_children"),
+        ("find_active_child", "find_children", "find_offspring"),
         {"partialFilterExpression": {"parent.run_id": {"$gt": ""}}},
     ),
     Index(
@@ -56,7 +57,7 @@ RUN_INDEXES = (
     Index(
         "runs_due",
         (("route", 1), ("priority", -1), ("due_at", 1)),
-        ("find_due", "find_next_due"),
+        ("count_due", "count_overdue", "find_due", "find_next_due", "find_overdue"),
         {"partialFilterExpression": {"due_at": {"$gt": EPOCH}}},
     ),
     Index(
@@ -86,7 +87,7 @@ RUN_INDEXES = (
     Index(
         "runs_lease",
         (("route", 1), ("lease.until", 1)),
-        ("find_expired",),
+        ("count_expired", "count_leases", "find_expired", "find_lost"),
         {"partialFilterExpression": {"lease.until": {"$gt": EPOCH}}},
     ),
     Index(
@@ -114,12 +115,20 @@ RUN_INDEXES = (
         {"partialFilterExpression": {"outbox_at": {"$gt": EPOCH}}},
     ),
     Index(
-        "runs_page", (("tenant_id", 1), ("created_at", -1), ("_id", -1)), ("find_page", "find_tenants", "count_runs")
+        "runs_page",
+        (("tenant_id", 1), ("created_at", -1), ("_id", -1)),
+        ("count_runs", "find_ended", "find_page", "find_tenants"),
     ),
     Index(
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
-        ("find_addressed", "find_page", "count_runs"),
+        ("count_runs", "find_addressed", "find_ended", "find_page"),
+    ),
+    Index(
+        "runs_paused",
+        (("paused.at", 1), ("tenant_id", 1)),
+        ("find_paused",),
+        {"partialFilterExpression": {"paused.at": {"$gt": EPOCH}}},
     ),
     Index(
         "runs_queue",
@@ -143,7 +152,7 @@ RUN_INDEXES = (
 
 MEMO_INDEXES = (
     Index("memo_place", (("place", 1),), ("find_memo",)),
-    Index("memo_run", (("run_id", 1),), ("expire_memo", "remove_memo")),
+    Index("memo_run", (("run_id", 1),), ("expire_memo", "find_memo_owners", "remove_memo")),
     Index(
         "memo_expire",
         (("expire_at", 1),),
@@ -240,11 +249,31 @@ INDEXES: dict[Collection, tuple[Index, ...]] = {
 }
 
 
+# What two documents must not share, by unique index.
+_SHARED = {
+    "runs_active_key": "an idempotency key",
+    "runs_debounce": "the key of a draft",
+    "runs_kept_key": "an idempotency key that is kept",
+    "runs_slots": "a slot",
+    "log_run": "the number of an event",
+}
+
+
+async def check_indexes(driver: Driver) -> list[IndexIssue]:
+    """Return what is missing, different or unknown of the indexes; nothing is created."""
+    found = []
+    for collection, indexes in INDEXES.items():
+        found += await issues_of(driver, collection, {index.name: index.specification() for index in indexes})
+    return found
+
+
 async def ensure_indexes(driver: Driver) -> None:
     """Create the indexes that are missing; safe to repeat, and to run from several processes at once.
 
+    What is there is never dropped, nor built again, whichever release made it.
+
     Raises:
-        UnsafeDeployment: An index of the same name exists with another definition, or stored runs break a unique one.
+        IndexConflict: An index of the same name exists with another definition, or stored documents break a unique one.
     """
     for collection in INDEXES:
         await ensure_indexes_of(driver, collection)
@@ -254,13 +283,28 @@ async def ensure_indexes_of(driver: Driver, name: Collection) -> None:
     """Create the missing indexes of one collection, in one command."""
     collection, indexes = driver.named(name), INDEXES[name]
     try:
-        await driver.command({"createIndexes": collection, "indexes": [index.specification() for index in indexes]})
+        await driver.build({"createIndexes": collection, "indexes": [index.specification() for index in indexes]})
     except OperationFailure as error:
         if error.code in (*_CONFLICTS, _DUPLICATES):
-            names = ", ".join(index.name for index in indexes)
-            raise UnsafeDeployment(
-                f"indexes of {collection}: one of {names} conflicts with what is stored; drop the older index of that "
-                "name, or end the runs that share an idempotency key, then call ensure_indexes() again",
-                field="indexes",
-            ) from error
+            said = await (_duplicated(driver, name) if error.code == _DUPLICATES else _different(driver, name))
+            raise IndexConflict(f"indexes of {collection}: {said}", field="indexes") from error
         raise
+
+
+async def _different(driver: Driver, name: Collection) -> str:
+    wanted = {index.name: index.specification() for index in INDEXES[name]}
+    found = [each for each in await issues_of(driver, name, wanted) if each.detail]
+    named = "; ".join(f"{each.index}: {each.detail}" for each in found) or ", ".join(wanted)
+    return (
+        f"not as this release needs them: {named}. Where no process of another release needs the old one any more, "
+        "drop it by hand, then create it with `python -m streamline indexes` or ensure_indexes()"
+    )
+
+
+async def _duplicated(driver: Driver, name: Collection) -> str:
+    for index in (each for each in INDEXES[name] if each.options.get("unique")):
+        if pairs := await find_duplicates(driver, name, index.specification()):
+            told = ", ".join(f"{one} and {other}" for one, other in pairs)
+            shared = _SHARED.get(index.name, "what must be unique")
+            return f"{index.name} cannot be built: {shared} is shared by {told}; end or delete one of each, then repeat"
+    return "a unique one could not be built: documents shared what must be unique; repeat"

@@ -70,6 +70,11 @@ class WakeChannel:
             return
         await self._insert({"at": self._clock.now(), "by": self._sender})
 
+    async def exists(self) -> bool:
+        """Return whether the capped collection is there; any other one of its name would not do."""
+        answer = await self._driver.command({"listCollections": 1, "filter": {"name": self._driver.wakes}})
+        return any(each.get("options", {}).get("capped") for each in answer["cursor"]["firstBatch"])
+
     def due(self, route: str, at: datetime) -> None:
         """Tell the others that a run of this route falls due at an instant."""
         self._due[route] = min(at, self._due.get(route, at))

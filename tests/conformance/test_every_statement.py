@@ -76,13 +76,13 @@ def undoing(tenant: str) -> list[dict[str, Any]]:
 
 
 def waiting(tenant: str) -> list[dict[str, Any]]:
-    """Runs of a workflow of their own that wait for somebody, by a hook and without a due time."""
+    """Runs of a workflow of their own that wait for somebody, by a hook and without a due time, and are paused."""
     made = [draft(f"wait{i}-{tenant}", tenant_id=tenant, definition=KIN) for i in range(EACH)]
     for i, run in enumerate(made):
         del run["due_at"]
         since = NOW - timedelta(seconds=i)
         run |= {"status": "waiting", "hooks": [f"hash{i}-{tenant}"], "waiting_since": since, "waiting_for": ["hook"]}
-        run |= {"listens": ["paid", f"only{i}"]}
+        run |= {"listens": ["paid", f"only{i}"], "paused": {"at": since}}
     return made
 
 
@@ -233,8 +233,10 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.claim_runs(undone, take_undoing(ROUTES, NOW, LEASE, by=NOW)), "_id", 2),
         ],
         "count_due": [Case(statements.count_due(NOW), "runs_due", 2 * EACH)],
+        "count_expired": [Case(statements.count_expired(NOW), "runs_lease", EACH, 4 * EACH)],
         "count_failure": [Case(statements.count_failure(enabled, "no", NOW), "_id")],
         "count_leases": [Case(statements.count_leases(NOW), "runs_lease", 20)],
+        "count_overdue": [Case(statements.count_overdue(NOW), "runs_due", 2 * EACH, 8 * EACH)],
         "count_queued": [Case(statements.count_queued(), "runs_queue", EACH)],
         "count_routes": [Case(statements.count_routes(), "runs_live", ACTIVE_RUNS, 2 * ACTIVE_RUNS)],
         "count_runs": [
@@ -289,6 +291,13 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(events_of("name1", before=(NOW - timedelta(seconds=4), f"event4-{tenant}")), "inbox_name", EACH - 2),
             Case(events_of("name2", heard=[f"event{i}-{tenant}" for i in range(6)]), "inbox_name", EACH - 2),
         ],
+        "find_ended": [
+            Case(statements.find_ended(None, ["failed"], NOW, None, 5), "runs_page", 5, ALL),
+            Case(
+                statements.find_ended("flow", ["done", "failed"], NOW, None, 50), "runs_page_by_workflow", 2 * EACH, ALL
+            ),
+            Case(statements.find_ended(None, ["done"], NOW, (NOW, "zzzz"), 5), "runs_page", 0),
+        ],
         "find_expired": [Case(statements.find_expired(ROUTES, NOW, 10), "runs_lease", 10)],
         "find_definitions": [Case(statements.find_definitions(), "_id", 2)],
         "find_draft": [Case(statements.find_draft(full_key("kin", tenant, "d")), "runs_debounce")],
@@ -306,6 +315,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_log_of_run": [Case(statements.find_log_of_run(run["_id"], 3, 230, 5), "log_run", 5)],
         "find_log_since": [Case(statements.find_log_since(NOW - timedelta(minutes=59)), "log_time")],
         "find_log_tail": [Case(statements.find_log_tail(), "_id")],
+        "find_lost": [Case(statements.find_lost(ROUTES, NOW, 10), "runs_lease", 10, 2 * EACH)],
         "find_marked": [Case(statements.find_marked(5), "runs_outbox", 5)],
         "find_listeners": [
             Case(statements.find_listeners("paid", None, NOW, "", 50), "runs_listens", EACH),
@@ -313,6 +323,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_listeners("only3", {"input.n": 2}, NOW, "", 50), "runs_listens", 0),
         ],
         "find_marks": [Case(statements.find_marks(due), "_id", 2)],
+        "find_memo_owners": [Case(statements.find_memo_owners(f"held0-{tenant}", 5), "memo_run", 5)],
         "find_memo": [Case(statements.find_memo(place_of_memo), "memo_place", EACH)],
         "find_meta": [
             Case(statements.find_meta("secret"), "_id"),
@@ -321,6 +332,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
         "find_owed_events": [Case(statements.find_owed_events(NOW, 5), "inbox_owed", 5)],
         "find_next_schedule": [Case(statements.find_next_schedule(["flow", "kin"]), "schedules_due")],
+        "find_offspring": [Case(statements.find_offspring([parent, f"held0-{tenant}"]), "runs_children", EACH)],
+        "find_overdue": [Case(statements.find_overdue(ROUTES, [0, 1, 2], NOW, 10), "runs_due", 10, 4 * EACH)],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
             Case(statements.find_owing(NOW - timedelta(seconds=EACH), 10), "runs_owing", 0),
@@ -341,6 +354,7 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.find_page(RunQuery("flow", status="failed").filter(), NEWEST, 10), "runs_failed", 10),
             Case(statements.find_page({"$and": [failed, behind(place, "-created_at")]}, NEWEST, 5), "runs_failed", 5),
         ],
+        "find_paused": [Case(statements.find_paused(NOW, 50), "runs_paused", EACH)],
         "find_queue": [Case(statements.find_queue(full_key("kin", tenant, "")), "runs_queue")],
         "find_queued": [Case(statements.find_queued(slot_key, 5), "runs_queue", 5)],
         "find_route": [
@@ -392,6 +406,16 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "remove_memo": [
             Case(statements.remove_memo(run["_id"], NOW), "memo_run", 2 * EACH),
             Case(statements.remove_memo(run["_id"], NOW - timedelta(seconds=EACH)), "memo_run", 0),
+        ],
+        "remove_ended": [
+            Case(statements.remove_ended([f"done0-{tenant}", f"v2-1-{tenant}", f"due0-{tenant}"], NOW), "_id", 2),
+            Case(statements.remove_ended([f"done0-{tenant}"], NOW - timedelta(seconds=1)), "_id", 0),
+        ],
+        "remove_run": [
+            Case(statements.remove_run(ended(f"done0-{tenant}")), "_id"),
+            Case(statements.remove_run(ended(f"done1-{tenant}") | {"rev": 9}), "_id", 0),
+            Case(statements.remove_run(ended(f"done2-{tenant}", "failed")), "_id", 0),
+            Case(statements.remove_run(ended(f"done3-{tenant}") | {"removed_at": NOW}), "_id", 0),
         ],
         "remove_subscriber": [Case(statements.remove_subscriber(sub), "_id")],
         "retry_dead": [
@@ -489,9 +513,9 @@ BESIDE = [name for name, made in cases("ours").items() if getattr(made[0].statem
 # The worker's own statements are about runs of all tenants; what callers ask for stays within one.
 WITHIN_A_TENANT = (
     "advance_run", "count_routes", "count_runs", "count_workflows", "disable_webhook", "enable_webhook",
-    "find_addressed", "find_events", "find_fitting", "find_hook", "find_listeners", "find_page", "find_run",
-    "find_schedules", "find_waiting", "find_winner", "remove_schedule", "rotate_secret", "settle_event",
-    "settle_trigger",
+    "find_addressed", "find_ended", "find_events", "find_fitting", "find_hook", "find_listeners", "find_page",
+    "find_run", "find_schedules", "find_waiting", "find_winner", "remove_ended", "remove_run",
+    "remove_schedule", "rotate_secret", "settle_event", "settle_trigger",
 )  # fmt: skip
 
 PAGES = ("find_page", "find_route")  # the other tenant's run in them is but a place in an order

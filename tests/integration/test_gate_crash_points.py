@@ -8,15 +8,15 @@ answer is lost, the same app goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from pymongo.errors import AutoReconnect
 
 from streamline import Concurrency, Debounce, RunHandle, Settings, Streamline, Throttle, Worker, Workflow
+from tests.integration.harm import MOMENTS, Harm
 from tests.integration.meters import Meter, at_rest, most_in_a_window, working
 from tests.waiting import eventually
 
@@ -24,60 +24,6 @@ WINDOW = timedelta(milliseconds=400)
 DIES = Worker(lease="600ms", poll_interval="100ms", drain=0, cancel_grace="100ms")
 STAYS = Worker(lease="60s", poll_interval="100ms")
 RECOVERS = Worker(lease="5s", poll_interval="100ms")
-WRITES = ("insert", "update", "delete")
-MOMENTS = ("before", "applied", "lost")
-
-
-class Harm:
-    """Between an app and its driver: lets a write die, or its answer be lost.
-
-    Args:
-        app: The app, open already.
-        at: At which write to runs or ledgers, heartbeats apart, from 1; 0 for none.
-        moment: ``"before"`` it is sent or when it is ``"applied"`` the process dies; or its answer is ``"lost"``.
-    """
-
-    def __init__(self, app: Streamline, at: int, moment: str) -> None:
-        self.driver = app._open_session.runtime.store.driver
-        self._command, self._find = self.driver.command, self.driver.find
-        self._collections = {self.driver.runs, self.driver.named("gates")}
-        self.at, self.moment, self.writes, self.dead = at, moment, list[str](), asyncio.Event()
-        self.driver.command = self.command  # type: ignore[method-assign]
-        self.driver.find = self.find  # type: ignore[method-assign]
-
-    async def command(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        await self._silence()
-        mine = self._is_counted(command) and len(self.writes) == self.at
-        if mine and self.moment == "before":
-            await self._die()
-        answer = await self._command(command)
-        if mine and self.moment == "applied":
-            await self._die()
-        await self._silence()
-        if mine and self.moment == "lost":
-            raise AutoReconnect("the answer was lost")
-        return answer
-
-    async def find(self, *arguments: Any) -> list[Any]:
-        await self._silence()
-        return await self._find(*arguments)
-
-    def _is_counted(self, command: Mapping[str, Any]) -> bool:
-        kind = next(iter(command))
-        if kind not in WRITES or command[kind] not in self._collections:
-            return False
-        if kind == "update" and set(command["updates"][0]["u"].get("$max", ())) == {"lease.until"}:
-            return False
-        self.writes.append(kind)
-        return True
-
-    async def _die(self) -> None:
-        self.dead.set()
-        await self._silence()
-
-    async def _silence(self) -> None:
-        if self.dead.is_set():
-            raise AutoReconnect("the process is dead")
 
 
 @dataclass

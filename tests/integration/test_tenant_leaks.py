@@ -9,6 +9,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -136,6 +137,7 @@ TENANT: dict[str, Verb] = {
     "approve": of_run("approval", lambda mine, run_id: mine.approve(run_id)),
     "bulk": nothing,  # below
     "cancel": of_run("wait", lambda mine, run_id: mine.cancel(run_id)),
+    "delete": of_run("done", lambda mine, run_id: mine.delete(run_id, children=True)),
     "count_runs": lambda scene: scene.mine.count_runs(),
     "events": seen,
     "events_of": events_of,
@@ -151,6 +153,7 @@ TENANT: dict[str, Verb] = {
     "pending_waits": lambda scene: scene.mine.pending_waits(),
     "pin_output": of_run("done", lambda mine, run_id: mine.pin_output(run_id, "first", 1)),
     "progress_of": of_run("done", lambda mine, run_id: mine.progress_of(run_id)),
+    "purge": lambda scene: scene.mine.purge(ended_before=datetime.now(UTC) + timedelta(days=1)),
     "reject": of_run("approval", lambda mine, run_id: mine.reject(run_id)),
     "remove_subscriber": lambda scene: scene.mine.remove_subscriber("audit"),
     "result_of": of_run("done", lambda mine, run_id: mine.result_of(run_id)),
@@ -165,6 +168,7 @@ TENANT: dict[str, Verb] = {
     "start": started,
     "start_many": started_many,
     "stats": lambda scene: scene.mine.stats(),
+    "stuck_runs": lambda scene: scene.mine.stuck_runs(longer_than=0, paused=True),
     "subscriber": told,
     "summaries": lambda scene: scene.mine.summaries(),
     "take_handler": nothing,
@@ -214,7 +218,8 @@ SUBSCRIBERS: dict[str, Verb] = {
 HANDLES: dict[str, Verb] = {
     name: lambda scene, name=name, how=how: getattr(scene.mine.handle(scene.theirs[how]), name)()  # type: ignore[misc]
     for name, how in {
-        "cancel": "wait", "get": "done", "pause": "wait", "progress": "done", "result": "done", "resume": "wait",
+        "cancel": "wait", "delete": "done", "get": "done", "pause": "wait", "progress": "done", "result": "done",
+        "resume": "wait",
         "retry": "fail", "status": "done", "unpause": "wait", "wait": "done",
     }.items()
 } | {

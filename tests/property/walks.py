@@ -34,7 +34,7 @@ from streamline.errors import StreamlineError
 from tests.property.twins import START, some_value
 
 Wish = Callable[[], Change | None]
-RETAINED = {"retention": {"done": 60.0, "cancelled": 0.0}}
+RETAINED = {"retention": {"done": 60.0, "cancelled": 600.0}}
 GUARDED = {"cancel_on": [{"name": "c"}], "listens": ["c"]}
 KINDS = ("event", "hook", "approval", "question", "wait")
 
@@ -117,7 +117,7 @@ class Walk:
             lambda: operating.nudge(run, now, {"child": "c"}),
             lambda: jumping.rewind(run, step, now, by="ann"),
             lambda: jumping.pin(run, step, self.chance.randrange(1, 4), now),
-            lambda: closing.closed(run, now),
+            lambda: closing.closed(run, now, awaited=self.chance.random() < 0.5),
         ]
 
     def _people(self, run: dict[str, Any]) -> list[Wish]:

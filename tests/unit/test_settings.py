@@ -14,6 +14,7 @@ from streamline.errors import InvalidPolicy
 BAD_WORKER: list[tuple[str, Any]] = [
     *[("concurrency", bad) for bad in (0, -1, 10_001, "5", True, 1.5, None)],
     *[("claim_batch", bad) for bad in (0, 1_001, "5", None)],
+    *[("on_lost", bad) for bad in ("retry", "", None, True)],
     *[("max_recoveries", bad) for bad in (-1, 1.5, None, True, 10**6 + 1)],
     *[("threads", bad) for bad in (0, 1_001, "2")],
     *[("lease", bad) for bad in (0, -1, "199ms", "soon", None, float("nan"), True)],

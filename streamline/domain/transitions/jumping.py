@@ -10,6 +10,7 @@ from streamline.domain.change import Change
 from streamline.domain.payloads import size_of
 from streamline.domain.place import ENDED, Document, Place, beginnings, members
 from streamline.domain.statuses import TERMINAL
+from streamline.domain.transitions.discarding import check_lasting
 from streamline.domain.transitions.patching import begun
 from streamline.domain.transitions.stepping import Ending, begin, memo_size
 from streamline.domain.transitions.writing import (
@@ -62,9 +63,10 @@ def rewind(run: Document, to: str, now: datetime, *, by: str | None = None) -> C
 
     Raises:
         StepNotFound: The run has no such step.
-        IllegalTransition: The run is a draft, is being compensated, or has not come to that step.
+        IllegalTransition: The run is a draft or is being compensated, has not come to that step, or its time is over.
     """
     k = index_of(run, to)
+    check_lasting(run, now)
     if run["status"] in ("compensating", "draft"):
         raise IllegalTransition(f"rewind: the run is {run['status']}", field="status")
     reached = members(run, run["cursor"])[-1]

@@ -10,6 +10,7 @@ from streamline.domain.change import Change
 from streamline.domain.place import ENDED, Document, Place, attempt_of, members
 from streamline.domain.statuses import RETRIABLE, TERMINAL
 from streamline.domain.transitions import compensating
+from streamline.domain.transitions.discarding import check_lasting
 from streamline.domain.transitions.writing import Entry, finished, let_go, operated, owing, waiting_fields, woken
 from streamline.errors import AlreadyFinished, IllegalTransition
 
@@ -47,10 +48,11 @@ def retry(run: Document, now: datetime) -> Change:
     answered in time, are begun anew.
 
     Raises:
-        IllegalTransition: The run has not ended, or has ended well.
+        IllegalTransition: The run has not ended, or has ended well, or its retention is over.
     """
     if run["status"] not in RETRIABLE:
         raise IllegalTransition(f"retry: a run that is {run['status']} cannot be retried", field="status")
+    check_lasting(run, now)
     put: dict[str, Any] = {"status": "waiting", "due_at": now, "live": True, "attempt": 0, "recovery_count": 0}
     drop = [name for name in ("error", "recovered_before", "ended_at", "expire_at", "cancel") if name in run]
     drop += [name for name in ("deadline_at", "jumps", "start_by", "admitted_at") if name in run]

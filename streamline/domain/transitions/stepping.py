@@ -72,15 +72,15 @@ def fail(run: Document, place: Place, error: Mapping[str, Any], ending: Ending, 
     return _fail_run(run, place, put, (), (failed,), ending, event)
 
 
-def give_up(run: Document, error: Mapping[str, Any], ending: Ending, event: str) -> Change:
-    """Return the change that fails the run as a whole: its time is over, or its worker has died too often."""
+def give_up(run: Document, error: Mapping[str, Any], ending: Ending, event: str = "run.failed", *told: Entry) -> Change:
+    """Return the change that fails the run as a whole: its time is over, or its worker has died; `told` goes first."""
     put: dict[str, Any] = {}
     entries: list[Entry] = []
     for k in members(run, run["cursor"]):
         if run["steps"][k]["status"] not in ENDED:
             put |= _ended(run, Place(k), "failed", ending) | {f"steps.{k}.error": dict(error)}
             entries.append(("step.failed", of_place(run, Place(k)) | {"error": dict(error)}))
-    return _end_badly(run, put, (), tuple(entries), error, ending, event)
+    return _end_badly(run, put, (), (*entries, *told), error, ending, event)
 
 
 def try_again(run: Document, place: Place, error: Mapping[str, Any], due_at: datetime, now: datetime) -> Change:

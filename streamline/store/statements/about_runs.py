@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamline.domain.change import Change
-from streamline.domain.statuses import ACTIVE, CLAIMABLE
+from streamline.domain.statuses import ACTIVE, CLAIMABLE, TERMINAL
 from streamline.domain.transitions import gating
 from streamline.domain.transitions.claiming import take_due, take_expired
 from streamline.store.compile import compile_guard, compile_update
@@ -17,6 +17,7 @@ from streamline.store.operations import (
     Filter,
     Find,
     Insert,
+    Remove,
     Sort,
     Write,
     WriteEach,
@@ -34,6 +35,18 @@ _OUTBOX = {
     "workflow": 1, "version": 1, "tenant_id": 1, "status": 1, "rev": 1, "event_seq": 1, "relayed": 1, "retention": 1,
     "ended_at": 1, "owes_at": 1, "outbox_at": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
+}  # fmt: skip
+REMOVABLE = dict.fromkeys(
+    (
+        "status", "rev", "ended_at", "owes_at", "outbox_at", "removed_at", "takes_children", "told_at", "spilled",
+        "children", "tenant_id", "workflow", "event_seq", "parent",
+    ),
+    1,
+)  # fmt: skip
+_STUCK = {
+    "workflow": 1, "version": 1, "route": 1, "tenant_id": 1, "status": 1, "due_at": 1, "lease": 1, "paused": 1,
+    "steps.id": 1, "steps.status": 1, "cursor": 1, "attempt": 1, "recovery_count": 1, "rev": 1, "event_seq": 1,
+    "events": {"$slice": -1},
 }  # fmt: skip
 PRIORITIES = {"$gte": -(2**31), "$lte": 2**31 - 1}
 
@@ -78,6 +91,15 @@ def count_due(now: datetime) -> Aggregate:
     return Aggregate("count_due", query, [_counted("$route", oldest="$due_at")])
 
 
+def count_expired(before: datetime) -> Aggregate:
+    """Count the runs whose lease was over by an instant, by route.
+
+    Index: runs_lease.
+    """
+    query = {"route": {"$gt": ""}, "lease.until": {"$gt": EPOCH, "$lte": before}}
+    return Aggregate("count_expired", query, [_counted({"route": "$route"})])
+
+
 def count_failure(name: str, error: str, now: datetime) -> WriteMany:
     """Count a failed delivery to a webhook endpoint.
 
@@ -95,6 +117,15 @@ def count_leases(now: datetime) -> Aggregate:
     """
     query = {"route": {"$gt": ""}, "lease.until": {"$gt": now}}
     return Aggregate("count_leases", query, [_counted("$lease.worker")])
+
+
+def count_overdue(before: datetime) -> Aggregate:
+    """Count the runs that were due by an instant and that nobody has taken, by route and priority.
+
+    Index: runs_due.
+    """
+    query = {"route": {"$gt": ""}, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": before}}
+    return Aggregate("count_overdue", query, [_counted({"route": "$route", "priority": "$priority"})])
 
 
 def count_queued() -> Aggregate:
@@ -205,6 +236,23 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     )
 
 
+def find_ended(
+    workflow: str | None, statuses: Sequence[str], before: datetime, after: tuple[datetime, str] | None, limit: int
+) -> Find:
+    """Read of ended runs that were created before an instant whether they can be removed, the oldest first.
+
+    Index: runs_page, or runs_page_by_workflow where a workflow is named.
+    """
+    query: dict[str, Any] = {} if workflow is None else {"workflow": workflow}
+    query |= {"status": {"$in": list(statuses)}, "created_at": {"$lt": before}}
+    if after is not None:
+        at, run_id = after
+        query["created_at"] = {"$gte": at, "$lt": before}
+        query["$or"] = [{"created_at": {"$gt": at}}, {"_id": {"$gt": run_id}}]
+    order = (("created_at", 1), ("_id", 1))
+    return Find("find_ended", query, {**REMOVABLE, "created_at": 1}, sort=order, limit=limit)
+
+
 def find_expired(routes: Sequence[str], now: datetime, limit: int) -> Find:
     """Find runs of the given routes whose lease has run out, the oldest first.
 
@@ -277,6 +325,15 @@ def find_listeners(name: str, match: Filter | None, created_by: datetime, after:
     )
 
 
+def find_lost(routes: Sequence[str], before: datetime, limit: int) -> Find:
+    """Read of runs whose lease was over by an instant why nobody takes them, the oldest first, damaged ones, too.
+
+    Index: runs_lease, in whose order they come, route by route.
+    """
+    query = {"route": {"$in": list(routes)}, "lease.until": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_lost", query, _STUCK, sort=(("lease.until", 1),), limit=limit, hint="runs_lease")
+
+
 def find_marked(limit: int) -> Find:
     """Find runs that have events which the log has not, with these events, the oldest first.
 
@@ -309,6 +366,25 @@ def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find
     )
 
 
+def find_offspring(parent_ids: Sequence[str]) -> Find:
+    """Read of the children of runs what decides whether they can be removed.
+
+    Index: runs_children.
+    """
+    query = {"parent.run_id": {"$in": list(parent_ids)}}
+    return Find("find_offspring", query, projection=REMOVABLE, hint="runs_children")
+
+
+def find_overdue(routes: Sequence[str], priorities: Sequence[int], before: datetime, limit: int) -> Find:
+    """Read of runs that were due by an instant why nobody takes them, the oldest first, damaged ones, too.
+
+    Index: runs_due, in whose order they come, one route and priority after the other.
+    """
+    query = {"route": {"$in": list(routes)}, "priority": {"$in": list(priorities)}}
+    query |= {"due_at": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_overdue", query, _STUCK, sort=(("due_at", 1),), limit=limit, hint="runs_due")
+
+
 def find_owing(before: datetime, limit: int) -> Find:
     """Find runs that have owed something to others for a while, the oldest first.
 
@@ -330,6 +406,15 @@ def find_page(query: Filter, sort: Sort, limit: int, fields: Sequence[str] = ())
     have an error runs_failed; of runs that have not ended runs_live where these are few.
     """
     return Find("find_page", query, dict.fromkeys(fields, 1) or None, sort=sort, limit=limit)
+
+
+def find_paused(before: datetime, limit: int) -> Find:
+    """Read of runs that an operator has held since an instant or longer, the oldest first.
+
+    Index: runs_paused.
+    """
+    query = {"paused.at": {"$gt": EPOCH, "$lte": before}}
+    return Find("find_paused", query, _STUCK, sort=(("paused.at", 1),), limit=limit)
 
 
 def find_queue(after: str) -> Find:
@@ -471,6 +556,28 @@ def note_relayed(notes: Sequence[Mapping[str, Any]]) -> WriteEach:
     Index: _id.
     """
     return WriteEach("note_relayed", [({"_id": note["run_id"]}, {"$max": {"relayed": note["seq"]}}) for note in notes])
+
+
+def remove_ended(run_ids: Sequence[str], ended_by: datetime) -> Remove:
+    """Remove runs of which there is nothing but themselves.
+
+    Guard: that they have ended by an instant, and nothing has come about since that others wait for: a run that was
+    begun anew has not ended, or later.
+    Index: _id.
+    """
+    query: dict[str, Any] = {"_id": {"$in": list(run_ids)}, "status": {"$in": sorted(TERMINAL)}}
+    query |= {"ended_at": {"$lte": ended_by}} | dict.fromkeys(("owes_at", "outbox_at", "spilled", "removed_at"))
+    return Remove("remove_ended", query, "runs")
+
+
+def remove_run(run: Mapping[str, Any]) -> Remove:
+    """Remove a run that has ended, as it was read.
+
+    Guard: its revision and status, and that it owes to others what it did then: it has not been begun anew.
+    Index: _id.
+    """
+    seen = {name: {"$eq": run.get(name)} for name in ("status", "rev", "owes_at", "outbox_at", "removed_at")}
+    return Remove("remove_run", {"_id": run["_id"], **seen}, "runs")
 
 
 def _noted(note: Mapping[str, Any]) -> tuple[Filter, Mapping[str, Any]]:

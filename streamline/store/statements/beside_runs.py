@@ -227,6 +227,16 @@ def find_memo(prefix: str) -> Find:
     return Find("find_memo", {"place": prefix}, collection="memo")
 
 
+def find_memo_owners(after: str, limit: int) -> Find:
+    """Read whose the spilled entries of memos are, in the order of the runs' ids; a run comes up once for each.
+
+    Index: memo_run, which answers alone.
+    """
+    query, order = {"run_id": {"$gt": after}}, (("run_id", 1),)
+    shown = {"_id": 0, "run_id": 1}
+    return Find("find_memo_owners", query, shown, sort=order, limit=limit, hint="memo_run", collection="memo")
+
+
 def find_meta(name: str, collection: Collection = "meta") -> Find:
     """Read something that all processes of a deployment share.
 
