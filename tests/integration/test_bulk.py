@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
-from streamline import BulkFailure, BulkResult, Context, NonRetriableError, Tenancy, Workflow
+from streamline import BulkFailure, BulkResult, Context, NonRetriableError, Settings, Tenancy, Workflow
 from streamline.engine.control import Control
 from streamline.errors import InvalidQuery, StoreUnavailable, TenantRequired
 from tests.clocks import LONG_AGO, MovableClock
@@ -196,6 +198,38 @@ async def test_what_was_broken_off_is_repeated(make_app: Any, runs: Any, monkeyp
         # Writes that were under way when it was broken off may have come in between.
         assert 0 < result.changed <= result.matched <= 100 - before["cancelled"]
         for run in await stored(runs):
+            assert [event["type"] for event in run["events"]].count("run.cancelled") == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "applied"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_what_a_cut_off_process_began_another_finishes(make_app: Any, runs: Any, moment: str, at: int) -> None:
+    """Before a write, and after it has been applied but not acknowledged, the process is as good as dead."""
+    async with make_app(orders(), worker=False) as heir:
+        await heir.start_many("order", [{"customer": "ann"}] * 50)
+        async with make_app(orders(), worker=False, settings=Settings(patience="50ms", batch=16)) as app:
+            driver, writes = app._open_session.runtime.store.driver, itertools.count(1)
+            send = driver.command
+
+            async def command(document: Any) -> Any:
+                number = next(writes)
+                if number > at or (number, moment) == (at, "before"):
+                    raise AutoReconnect("cut off")
+                answer = await send(document)
+                if number == at:
+                    raise AutoReconnect("cut off")
+                return answer
+
+            driver.command = command
+            with pytest.raises(StoreUnavailable):
+                await app.bulk.cancel({"workflow": "order"}, reason="first")
+            done = (await heir.count_runs(status="cancelled")).get("cancelled", 0)
+            assert done < 50
+            result = await heir.bulk.cancel({"workflow": "order"}, reason="second")
+            assert 0 < result.changed <= 50 - done
+            assert result.failed == 0
+        for run in await stored(runs):
+            assert run["status"] == "cancelled"
             assert [event["type"] for event in run["events"]].count("run.cancelled") == 1
 
 
