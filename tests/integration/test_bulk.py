@@ -11,7 +11,7 @@ from pymongo.errors import AutoReconnect
 
 from streamline import BulkFailure, BulkResult, Context, NonRetriableError, Settings, Tenancy, Workflow
 from streamline.engine.control import Control
-from streamline.errors import InvalidQuery, StoreUnavailable, TenantRequired
+from streamline.errors import InvalidPolicy, InvalidQuery, StoreUnavailable, TenantRequired
 from tests.clocks import LONG_AGO, MovableClock
 from tests.waiting import eventually
 
@@ -255,6 +255,47 @@ async def test_more_runs_than_a_page_holds(make_app: Any, runs: Any) -> None:
         assert (result.matched, result.changed, result.skipped, result.failed) == (1_101, 1_101, 0, 0)
         assert len(result.run_ids) == 100
         assert await runs.count_documents({"status": "cancelled"}) == 1_101
+
+
+async def test_runs_that_have_ended_are_deleted(make_app: Any, runs: Any) -> None:
+    broken.add("ben")
+    async with make_app(orders(), worker=False, clock=MovableClock()) as app:
+        ann, ben = await start(app, "ann", "ben")
+        await app.tick()
+        (live,) = await start(app, "ann")
+        assert (await app.bulk.delete({"workflow": "order"}, dry_run=True)).run_ids == (ann, ben)
+        assert await app.bulk.delete({"input.customer": "ann"}) == BulkResult(1, 1, run_ids=(ann,))
+        assert await app.bulk.delete({"input.customer": "ann"}) == BulkResult()
+        assert await app.bulk.delete({"status": "draft"}) == BulkResult()
+        assert await statuses(app) == {ben: "failed", live: "draft"}
+        results = await asyncio.gather(*(app.bulk.delete({"status": "failed"}) for _ in range(2)))
+        assert sum(result.changed for result in results) >= 1
+        assert [run["_id"] for run in await stored(runs)] == [live]
+        with pytest.raises(InvalidPolicy):
+            await app.bulk.delete({"status": "failed"}, children=None)
+
+
+async def test_children_are_deleted_with_their_parents_by_choice(make_app: Any, runs: Any) -> None:
+    kin: Workflow[Any, Any, Any] = Workflow("kin")
+
+    @kin.step
+    async def only(ctx: Context[Any]) -> None:
+        if ctx.input == "parent":
+            await ctx.join({f"c{i}": (kin, "child") for i in range(3)})
+
+    async with make_app(kin, worker=False) as app:
+        handles = await app.start_many(kin, ["parent"] * 4)
+        while {await handle.status() for handle in handles} != {"done"}:
+            await app.tick()
+        assert await runs.count_documents({}) == 16
+        result = await app.bulk.delete({"input": "parent"}, limit=2, children=True)
+        assert (result.matched, result.changed) == (2, 2)
+        assert await app.count_runs() == {"done": 8}
+        assert (await app.bulk.delete({"input": "parent"})).changed == 2
+        assert await app.count_runs() == {"done": 6}
+        everything = await app.bulk.delete({"workflow": "kin"}, children=True)
+        assert everything.matched == everything.changed + everything.skipped == 6
+        assert await runs.count_documents({}) == 0
 
 
 async def test_it_reaches_one_tenants_runs_or_all(make_app: Any) -> None:
