@@ -9,11 +9,12 @@ from typing import Any
 from streamline.domain.bulk_result import BulkResult
 from streamline.domain.definition import StepReference
 from streamline.domain.names import check_note
-from streamline.domain.statuses import ACTIVE, RETRIABLE, RUN_STATUSES
+from streamline.domain.statuses import ACTIVE, RETRIABLE, RUN_STATUSES, TERMINAL
 from streamline.engine.control import Control
 from streamline.engine.in_bulk import Act, InBulk
+from streamline.engine.removing import remove_run
 from streamline.engine.session import Session
-from streamline.errors import InvalidQuery
+from streamline.errors import InvalidPolicy, InvalidQuery
 from streamline.store import Scope
 from streamline.store.bulk_filters import among, read_bulk_filter
 from streamline.workflow import Workflow
@@ -109,6 +110,36 @@ class Bulk:
             return True
 
         return await self._carry_out(filter, _REWINDABLE, rewind, limit, dry_run)
+
+    async def delete(
+        self,
+        filter: Mapping[str, Any],
+        *,
+        children: bool = False,
+        limit: int | None = None,
+        dry_run: bool = False,
+    ) -> BulkResult:
+        """Remove runs that have ended, with everything that belongs to them; see `Streamline.delete`.
+
+        Args:
+            filter: Which runs; see `Bulk`.
+            children: Whether their children go with them, and theirs; one that fits the filter itself may be counted as
+                skipped, as it is gone by then.
+            limit: How many at most, the oldest of them; at least 1.
+            dry_run: Write nothing and tell what would be removed.
+
+        Raises:
+            InvalidQuery: The filter or limit is not of the allowed form; names the field.
+            InvalidPolicy: `children` is neither True nor False.
+            StoreUnavailable: The database is away; what was done so far is done.
+        """
+        if not isinstance(children, bool):
+            raise InvalidPolicy("children: True or False", field="children")
+
+        async def remove(run_id: str, scope: Scope) -> bool:
+            return await remove_run(self._session().runtime, run_id, scope, children=children) > 0
+
+        return await self._carry_out(filter, TERMINAL, remove, limit, dry_run)
 
     @property
     def _control(self) -> Control:

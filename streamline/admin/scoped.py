@@ -25,7 +25,7 @@ class Verbs(Starting, Following, Operators, Housekeeping):
 
     @property
     def bulk(self) -> Bulk:
-        """Operations on all runs that fit a filter: ``cancel``, ``retry``, ``rewind``."""
+        """Operations on all runs that fit a filter: ``cancel``, ``retry``, ``rewind``, ``delete``."""
         return Bulk(lambda: self._open_session, self._scope)
 
     @property

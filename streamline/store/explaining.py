@@ -17,6 +17,7 @@ def explain_command(collection: str, statement: Find | Aggregate) -> dict[str, A
         read = {"find": collection, "filter": statement.filter, "limit": statement.limit}
         read |= {"sort": dict(statement.sort)} if statement.sort else {}
         read |= {"projection": statement.projection} if statement.projection else {}
+    read |= {"hint": statement.hint} if statement.hint else {}
     return {"explain": read, "verbosity": "executionStats"}
 
 

@@ -97,6 +97,18 @@ def cursor_of(document: Mapping[str, Any]) -> str:
 
 def behind(cursor: str, order: str) -> dict[str, Any]:
     """Return the filter for what stands behind a page's cursor; raise `InvalidQuery` where it is not one of ours."""
+    same_instant, further = both_behind(cursor, order)
+    # The range on created_at alone lets the scan begin at the cursor; the rest settles ties.
+    (operator, at), *_ = further["created_at"].items()
+    return {"created_at": {operator + "e": at}, "$or": [further, same_instant]}
+
+
+def both_behind(cursor: str, order: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the filters for what stands behind a cursor, in order: what is of its instant, and what is not.
+
+    Raises:
+        InvalidQuery: It is not a cursor of ours.
+    """
     try:
         milliseconds, run_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         at = _EPOCH + timedelta(milliseconds=int(milliseconds))
@@ -105,11 +117,7 @@ def behind(cursor: str, order: str) -> dict[str, Any]:
     further = "$lt" if _ORDERS[order] < 0 else "$gt"
     if not isinstance(run_id, str):
         raise InvalidQuery("after: not a cursor of a page", field="after")
-    # The range on created_at alone lets the scan begin at the cursor; the rest settles ties.
-    return {
-        "created_at": {further + "e": at},
-        "$or": [{"created_at": {further: at}}, {"created_at": at, "_id": {further: run_id}}],
-    }
+    return {"created_at": at, "_id": {further: run_id}}, {"created_at": {further: at}}
 
 
 def _statuses(status: object) -> list[str]:

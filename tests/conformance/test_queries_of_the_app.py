@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -104,13 +105,16 @@ async def test_pages_over_all_tenants_are_merged_from_the_index(
     asked: Any, database: Any, runs: Any, order: str, workflow: str | None
 ) -> None:
     app, sent = asked
-    await runs.insert_many([ended(f"more{i}", tenant_id=f"tenant{i % 7}", definition=OTHER) for i in range(200)])
+    made = [ended(f"more{i}", tenant_id=f"tenant{i % 7}", definition=OTHER) for i in range(200)]
+    made += [run | {"_id": f"{run['_id']}-{i}", "created_at": NOW - timedelta(seconds=i)} for i, run in enumerate(made)]
+    await runs.insert_many(made)
     page = await app.all_tenants().runs(workflow, limit=10, order=order)
-    await app.all_tenants().runs(workflow, limit=10, order=order, after=page.next)
+    for _ in range(30 if order == "created_at" else 2):
+        page = await app.all_tenants().runs(workflow, limit=10, order=order, after=page.next)
     asking = [each for each in sent if each[0].name in ("find_page", "find_tenants")]
-    assert [statement.name for statement, _ in asking] == ["find_tenants", "find_page"] * 2
+    assert {statement.name for statement, _ in asking} == {"find_tenants", "find_page"}
     for statement, scope in asking:
         plan = await explain(database, statement, scope)
         assert not plan.stages & {"COLLSCAN", "SORT"}
-        assert plan.documents <= 21  # a page, and the runs of the instant at which the page before ended
+        assert plan.documents <= 11
         assert plan.keys <= 40

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
-from streamline import BulkFailure, BulkResult, Context, NonRetriableError, Tenancy, Workflow
+from streamline import BulkFailure, BulkResult, Context, NonRetriableError, Settings, Tenancy, Workflow
 from streamline.engine.control import Control
-from streamline.errors import InvalidQuery, StoreUnavailable, TenantRequired
+from streamline.errors import InvalidPolicy, InvalidQuery, StoreUnavailable, TenantRequired
 from tests.clocks import LONG_AGO, MovableClock
 from tests.waiting import eventually
 
@@ -199,6 +201,38 @@ async def test_what_was_broken_off_is_repeated(make_app: Any, runs: Any, monkeyp
             assert [event["type"] for event in run["events"]].count("run.cancelled") == 1
 
 
+@pytest.mark.parametrize("moment", ["before", "applied"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_what_a_cut_off_process_began_another_finishes(make_app: Any, runs: Any, moment: str, at: int) -> None:
+    """Before a write, and after it has been applied but not acknowledged, the process is as good as dead."""
+    async with make_app(orders(), worker=False) as heir:
+        await heir.start_many("order", [{"customer": "ann"}] * 50)
+        async with make_app(orders(), worker=False, settings=Settings(patience="50ms", batch=16)) as app:
+            driver, writes = app._open_session.runtime.store.driver, itertools.count(1)
+            send = driver.command
+
+            async def command(document: Any) -> Any:
+                number = next(writes)
+                if number > at or (number, moment) == (at, "before"):
+                    raise AutoReconnect("cut off")
+                answer = await send(document)
+                if number == at:
+                    raise AutoReconnect("cut off")
+                return answer
+
+            driver.command = command
+            with pytest.raises(StoreUnavailable):
+                await app.bulk.cancel({"workflow": "order"}, reason="first")
+            done = (await heir.count_runs(status="cancelled")).get("cancelled", 0)
+            assert done < 50
+            result = await heir.bulk.cancel({"workflow": "order"}, reason="second")
+            assert 0 < result.changed <= 50 - done
+            assert result.failed == 0
+        for run in await stored(runs):
+            assert run["status"] == "cancelled"
+            assert [event["type"] for event in run["events"]].count("run.cancelled") == 1
+
+
 async def test_that_the_database_is_away_is_said(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(self: Control, *args: Any, **options: Any) -> bool:
         raise StoreUnavailable("away")
@@ -221,6 +255,47 @@ async def test_more_runs_than_a_page_holds(make_app: Any, runs: Any) -> None:
         assert (result.matched, result.changed, result.skipped, result.failed) == (1_101, 1_101, 0, 0)
         assert len(result.run_ids) == 100
         assert await runs.count_documents({"status": "cancelled"}) == 1_101
+
+
+async def test_runs_that_have_ended_are_deleted(make_app: Any, runs: Any) -> None:
+    broken.add("ben")
+    async with make_app(orders(), worker=False, clock=MovableClock()) as app:
+        ann, ben = await start(app, "ann", "ben")
+        await app.tick()
+        (live,) = await start(app, "ann")
+        assert (await app.bulk.delete({"workflow": "order"}, dry_run=True)).run_ids == (ann, ben)
+        assert await app.bulk.delete({"input.customer": "ann"}) == BulkResult(1, 1, run_ids=(ann,))
+        assert await app.bulk.delete({"input.customer": "ann"}) == BulkResult()
+        assert await app.bulk.delete({"status": "draft"}) == BulkResult()
+        assert await statuses(app) == {ben: "failed", live: "draft"}
+        results = await asyncio.gather(*(app.bulk.delete({"status": "failed"}) for _ in range(2)))
+        assert sum(result.changed for result in results) >= 1
+        assert [run["_id"] for run in await stored(runs)] == [live]
+        with pytest.raises(InvalidPolicy):
+            await app.bulk.delete({"status": "failed"}, children=None)
+
+
+async def test_children_are_deleted_with_their_parents_by_choice(make_app: Any, runs: Any) -> None:
+    kin: Workflow[Any, Any, Any] = Workflow("kin")
+
+    @kin.step
+    async def only(ctx: Context[Any]) -> None:
+        if ctx.input == "parent":
+            await ctx.join({f"c{i}": (kin, "child") for i in range(3)})
+
+    async with make_app(kin, worker=False) as app:
+        handles = await app.start_many(kin, ["parent"] * 4)
+        while {await handle.status() for handle in handles} != {"done"}:
+            await app.tick()
+        assert await runs.count_documents({}) == 16
+        result = await app.bulk.delete({"input": "parent"}, limit=2, children=True)
+        assert (result.matched, result.changed) == (2, 2)
+        assert await app.count_runs() == {"done": 8}
+        assert (await app.bulk.delete({"input": "parent"})).changed == 2
+        assert await app.count_runs() == {"done": 6}
+        everything = await app.bulk.delete({"workflow": "kin"}, children=True)
+        assert everything.matched == everything.changed + everything.skipped == 6
+        assert await runs.count_documents({}) == 0
 
 
 async def test_it_reaches_one_tenants_runs_or_all(make_app: Any) -> None:

@@ -183,6 +183,7 @@ TENANT: dict[str, Verb] = {
 ANY_RUN = {"created_after": LONG_AGO}
 BULK: dict[str, Verb] = {
     "cancel": lambda scene: scene.mine.bulk.cancel(ANY_RUN),
+    "delete": lambda scene: scene.mine.bulk.delete(ANY_RUN, children=True),
     "retry": lambda scene: scene.mine.bulk.retry(ANY_RUN),
     "rewind": lambda scene: scene.mine.bulk.rewind(ANY_RUN, "first"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,5 +76,7 @@ def test_what_is_explained_is_what_was_asked() -> None:
     page = Find("find_page", {"a": 1}, {"b": 1}, sort=(("c", -1), ("_id", -1)), limit=3)
     wanted = {"find": "x.runs", "filter": {"a": 1}, "projection": {"b": 1}, "sort": {"c": -1, "_id": -1}, "limit": 3}
     assert explain_command("x.runs", page) == {"explain": wanted, "verbosity": "executionStats"}
+    hinted = replace(page, hint="runs_page")
+    assert explain_command("x.runs", hinted)["explain"] == {**wanted, "hint": "runs_page"}
     counted = {"aggregate": "x.runs", "pipeline": [{"$match": {"a": 1}}, {"$group": {}}], "cursor": {}}
     assert explain_command("x.runs", Aggregate("count_runs", {"a": 1}, [{"$group": {}}]))["explain"] == counted

@@ -399,13 +399,13 @@ def find_owing(before: datetime, limit: int) -> Find:
     )
 
 
-def find_page(query: Filter, sort: Sort, limit: int, fields: Sequence[str] = ()) -> Find:
+def find_page(query: Filter, sort: Sort, limit: int, fields: Sequence[str] = (), hint: str | None = None) -> Find:
     """Read one page of runs, or of the named fields of them.
 
     Index: runs_page, or runs_page_by_workflow where the filter names a workflow; where it names statuses of runs that
     have an error runs_failed; of runs that have not ended runs_live where these are few.
     """
-    return Find("find_page", query, dict.fromkeys(fields, 1) or None, sort=sort, limit=limit)
+    return Find("find_page", query, dict.fromkeys(fields, 1) or None, sort=sort, limit=limit, hint=hint)
 
 
 def find_paused(before: datetime, limit: int) -> Find:

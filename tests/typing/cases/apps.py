@@ -144,6 +144,7 @@ async def query() -> None:
     assert_type(done, BulkResult)
     assert_type(done.failures, tuple[BulkFailure, ...])
     await app.bulk.rewind({"status": "done"}, "first")
+    await app.bulk.delete({"status": "done"}, children=True, limit=5)
     await app.bulk.retry("failed")  # expect-error: arg-type / reportArgumentType
     await app.bulk.retry({}, limit="all")  # expect-error: arg-type / reportArgumentType
     assert_type(await app.tick(max_runs=3, budget="5s"), int)
