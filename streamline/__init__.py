@@ -6,6 +6,7 @@ from streamline.app import Streamline
 from streamline.declaring.steps import WorkflowStep
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.flow import Concurrency, Debounce, Throttle
+from streamline.domain.health import Health, HealthCheck
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
@@ -26,6 +27,7 @@ from streamline.features.signing import verify_webhook
 from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
+from streamline.telemetry import RunFields
 from streamline.workflow import Workflow
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "Done",
     "Event",
     "Failure",
+    "Health",
+    "HealthCheck",
     "Hook",
     "Hooks",
     "Migration",
@@ -55,6 +59,7 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Run",
+    "RunFields",
     "RunHandle",
     "Schedule",
     "Settings",

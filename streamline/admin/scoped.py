@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from streamline.admin.following import Following, Subscriber
 from streamline.admin.operators import Operators
+from streamline.admin.probing import Probing
 from streamline.admin.starting import Starting
 from streamline.admin.webhook_verbs import Webhooks
 from streamline.bus import Bus
@@ -18,7 +19,7 @@ from streamline.store import EVERYTHING, Scope
 from streamline.workflow import Workflow
 
 
-class Verbs(Starting, Following, Operators):
+class Verbs(Starting, Following, Operators, Probing):
     """Everything that can be asked of an app, whoever's runs it is about."""
 
     @property

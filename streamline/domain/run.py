@@ -18,7 +18,7 @@ from streamline.errors import CorruptRun
 # Waits that end by themselves, or with a child.
 _UNANSWERABLE = ("child", "join", "poll", "sleep")
 # Fields of a run that only some have, and that are read as they are stored.
-_PLAIN = ("parent", "root_run_id", "forked_from", "deadline_at", "start_by", "schedule_id", "scheduled_at")
+_PLAIN = ("parent", "root_run_id", "forked_from", "deadline_at", "start_by", "schedule_id", "scheduled_at", "trace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,7 @@ class Run(Record):
     start_by: datetime | None = None
     schedule_id: str | None = None
     scheduled_at: datetime | None = None
+    trace: Mapping[str, str] | None = None
     logs: tuple[LogLine, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     slot: int | None = None

@@ -20,6 +20,7 @@ from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
 from streamline.features.joining import is_news, standing
 from streamline.store import EVERYTHING, statements
+from streamline.telemetry import about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -61,7 +62,8 @@ class Closer:
                 # Where somebody has changed it meanwhile, the run has begun again, or another process was first.
                 await self._runtime.commit(run, change)
         except StreamlineError:
-            logger.warning("run %s: what follows from its end is left for later", run["_id"], exc_info=True)
+            said = "run %s: what follows from its end is left for later"
+            logger.warning(said, run["_id"], exc_info=True, extra=about(run))
 
     async def _tell_parent(self, run: Mapping[str, Any]) -> None:
         parent = run.get("parent") or {}
@@ -70,7 +72,7 @@ class Closer:
         try:
             await self._control.nudge(parent["run_id"], EVERYTHING, {"child": run["_id"]})
         except RunNotFound:
-            logger.info("run %s: its parent is gone", run["_id"])
+            logger.info("run %s: its parent is gone", run["_id"], extra=about(run))
 
     async def _is_news(self, run: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
         """Return whether the parent may go on now: of many children, only few ends matter to it."""
