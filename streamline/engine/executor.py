@@ -83,6 +83,9 @@ class Executor:
                 await self._drive(holding)
             finally:
                 holding.section.left(holding.run, holding.why_lost)
+        if holding.why_lost == "lost":
+            said = "run %s: the lease was lost; left to its new holder"
+            logger.info(said, holding.run["_id"], extra=about(holding.run))
 
     async def _drive(self, holding: Holding) -> None:
         try:
@@ -92,9 +95,7 @@ class Executor:
             while not holding.over and self._is_held(holding):
                 await self._next(holding)
         except HeartbeatLost:
-            logger.info(
-                "run %s: the lease was lost; left to its new holder", holding.run["_id"], extra=about(holding.run)
-            )
+            holding.lose()
         except StreamlineError as error:
             await self._quarantine(holding, error)
 

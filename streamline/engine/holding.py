@@ -54,7 +54,7 @@ class Holding:
         rode_at: Monotonic instant at which riders went last.
         quiet: Whether only the transaction that is under way may write the run: no heartbeat, nothing that rides alone.
         contended_since: Monotonic instant since which others have kept a transaction from being committed.
-        why_lost: Why the lease is gone, where it is.
+        why_lost: Why the lease is gone that had not been given back: ``"lost"`` or ``"cancelled"``.
         section: What tells of this stretch to traces.
         spilled: Entries of memos that the run document does not hold, by the id of their document.
         stopping: Whether the worker wants to let go of the run as soon as it can.
@@ -128,8 +128,8 @@ class Holding:
     def lose(self, verdict: str = "lost") -> None:
         """Give up the run: somebody else has it, or has ended it."""
         if not self.lost:
-            self.lost, self.why_lost = True, verdict
-            if TELEMETRY.meters is not None and verdict == "lost" and "lease" in self.run:
+            self.lost, self.why_lost = True, verdict if "lease" in self.run else None
+            if TELEMETRY.meters is not None and self.why_lost == "lost":
                 TELEMETRY.meters.lost(self.run)
             self.interrupt(verdict)
 
