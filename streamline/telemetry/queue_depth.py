@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from weakref import WeakSet
 
 
@@ -35,15 +36,19 @@ class SeenQueue:
     def __init__(self, database: str) -> None:
         self.database = database
         self.waiting: Sequence[Waiting] = ()
-        _QUEUES.add(self)
+        with _LOCK:
+            _QUEUES.add(self)
 
 
 _QUEUES: WeakSet[SeenQueue] = WeakSet()
+_LOCK = Lock()  # whoever collects has a thread of its own
 
 
 def seen() -> Iterator[tuple[Waiting, dict[str, str]]]:
     """Yield what waits, and by which attributes it is told apart; the same once where several workers see it."""
-    found = {(queue.database, each.route): each for queue in tuple(_QUEUES) for each in queue.waiting}
+    with _LOCK:
+        queues = tuple(_QUEUES)
+    found = {(queue.database, each.route): each for queue in queues for each in queue.waiting}
     for (database, route), waiting in found.items():
         workflow, _, version = route.partition("@")
         told = {"streamline.workflow": workflow, "streamline.version": version, "db.namespace": database}

@@ -5,19 +5,23 @@ Each is the current one for the code inside it, and ends however that code ends.
 
 from __future__ import annotations
 
+import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 from opentelemetry import context, trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from streamline.domain.change import Change
 from streamline.domain.failures import message_of
 from streamline.telemetry.providers import TELEMETRY
 from streamline.telemetry.trace_context import context_of, written
+
+logger = logging.getLogger("streamline.engine")
 
 _STACK_MAX: Final = 8192
 _KEY_MAX: Final = 256
@@ -68,15 +72,16 @@ NOTHING: Final = Section()
 class Span(Section):
     """A part of the work that is told to the tracer."""
 
-    __slots__ = ("_span", "_token", "_tracer")
+    __slots__ = ("_around", "_span", "_token", "_tracer")
 
-    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
+    def __init__(self, tracer: trace.Tracer, span: trace.Span, around: Context | None = None) -> None:
         self._tracer = tracer
         self._span = span
+        self._around = around
 
     def __enter__(self) -> Self:
         """Make the span the current one."""
-        self._token = context.attach(trace.set_span_in_context(self._span))
+        self._token = context.attach(trace.set_span_in_context(self._span, self._around))
         return self
 
     def __exit__(
@@ -86,7 +91,10 @@ class Span(Section):
         context.detach(self._token)
         if isinstance(error, Exception):
             self.failed(error)
-        self._span.end()
+        try:
+            self._span.end()
+        except Exception as raised:  # noqa: BLE001 - what spans are handed to must not harm a run
+            _report(raised)
 
     def tell(self, name: str, value: str | bool | int | None) -> None:
         """Add an attribute, named without ``streamline.``, where there is a value."""
@@ -106,7 +114,8 @@ class Span(Section):
         status = why or str(run.get("status"))
         self.tell("status", status)
         if status in _FAILED:
-            kind = str((run.get("error") or {}).get("type"))
+            error = run.get("error")
+            kind = str(error.get("type")) if isinstance(error, Mapping) else "unknown"
             self._span.set_attribute("error.type", kind)
             self._span.set_status(Status(StatusCode.ERROR, f"the run is {status}: {kind}"))
 
@@ -132,7 +141,7 @@ class Span(Section):
         return replace(change, put={**change.put, **left})
 
     def _within(self, name: str, told: Mapping[str, Any]) -> Section:
-        return Span(self._tracer, self._tracer.start_span(name, attributes=dict(told)))
+        return _begun(self._tracer, name, told)
 
 
 def starting(workflow: str, version: str, tenant_id: str | None, *, count: int = 1, origin: object = None) -> Section:
@@ -153,9 +162,7 @@ def starting(workflow: str, version: str, tenant_id: str | None, *, count: int =
     told |= {} if tenant_id is None else {"streamline.tenant_id": tenant_id}
     told |= {} if count == 1 else {"streamline.runs": count}
     parent = None if origin is None else context_of(origin)
-    return Span(
-        tracer, tracer.start_span(f"streamline.start {workflow}", parent, kind=SpanKind.PRODUCER, attributes=told)
-    )
+    return _begun(tracer, f"streamline.start {workflow}", told, parent, kind=SpanKind.PRODUCER)
 
 
 def driving(run: Mapping[str, Any]) -> Section:
@@ -166,14 +173,31 @@ def driving(run: Mapping[str, Any]) -> Section:
     before = trace.get_current_span(context_of(run.get("trace"), "last")).get_span_context()
     lease = run.get("lease") or {}
     told = {**_of(run), "streamline.worker": str(lease.get("worker"))}
-    span = tracer.start_span(
-        f"streamline.drive {run.get('workflow')}",
-        context_of(run.get("trace")),
-        kind=SpanKind.CONSUMER,
-        attributes=told,
-        links=[Link(before)] if before.is_valid else None,
-    )
-    return Span(tracer, span)
+    links, name = [Link(before)] if before.is_valid else None, f"streamline.drive {run.get('workflow')}"
+    # Whatever else is about where the run was started would be missing in its next stretch.
+    parent = context_of(run.get("trace"))
+    return _begun(tracer, name, told, parent, kind=SpanKind.CONSUMER, links=links, around=Context())
+
+
+def _begun(
+    tracer: trace.Tracer,
+    name: str,
+    told: Mapping[str, Any],
+    parent: Context | None = None,
+    *,
+    around: Context | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    links: Sequence[Link] | None = None,
+) -> Section:
+    try:
+        return Span(tracer, tracer.start_span(name, parent, kind, dict(told), links), around)
+    except Exception as raised:  # noqa: BLE001 - what spans are handed to must not harm a run
+        _report(raised)
+        return NOTHING
+
+
+def _report(raised: Exception) -> None:
+    logger.warning("a span could not be told of: %s", type(raised).__name__, exc_info=raised)
 
 
 def _of(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +206,7 @@ def _of(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(error: BaseException) -> str:
-    if type(error).__module__.partition(".")[0] in _QUOTING:
+    if str(type(error).__module__).partition(".")[0] in _QUOTING:
         return "(its message may hold values, and is not told)"
     return message_of(error)
 

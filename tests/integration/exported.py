@@ -85,10 +85,12 @@ def parent_of(span: ReadableSpan) -> int | None:
 
 
 @contextmanager
-def tracing(patch: pytest.MonkeyPatch, sampler: Sampler = ALWAYS_ON) -> Iterator[Spans]:
+def tracing(
+    patch: pytest.MonkeyPatch, sampler: Sampler = ALWAYS_ON, processor: SpanProcessor | None = None
+) -> Iterator[Spans]:
     """Configure traces for a while; a process can have them configured but once, so the tests go around that."""
     spans, provider = Spans(), TracerProvider(sampler=sampler, shutdown_on_exit=False)
-    provider.add_span_processor(spans)
+    provider.add_span_processor(processor or spans)
     with patch.context() as inner:
         inner.setattr(TRACERS, provider)
         yield spans

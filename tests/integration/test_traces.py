@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
@@ -363,6 +364,35 @@ async def test_what_is_not_sampled_at_its_start_is_not_sampled_later(
             await run.result(timeout="20s")
             assert (await run.get()).trace["traceparent"].endswith(("-00", "-02")), "its flags"
     assert not spans.started
+
+
+class Failing(SpanProcessor):
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if ".step" in span.name:
+            raise RuntimeError("on start")
+
+    def on_end(self, span: Any) -> None:
+        raise RuntimeError("on end")
+
+
+async def test_what_spans_are_handed_to_cannot_harm_a_run(
+    make_app: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wf = hello()
+    with tracing(monkeypatch, processor=Failing()):
+        async with make_app(wf) as app:
+            assert await app.run(wf, "all the same", timeout="20s") == "hello all the same"
+    assert caplog.text.count("a span could not be told of: RuntimeError") == 3
+
+
+async def test_what_is_about_the_caller_stays_there(make_app: Any, spans: Spans) -> None:
+    wf, seen = Workflow[Any, Any, Any]("alone"), list[Any]()
+    wf.step("look")(lambda ctx: seen.append(baggage.get_baggage("who")))
+    async with make_app(wf) as app:
+        token = context.attach(baggage.set_baggage("who", "ann"))
+        await app.run(wf, timeout="20s")
+        context.detach(token)
+    assert seen == [None]
 
 
 DAMAGED = ("text", 7, [], {"traceparent": 5}, {"traceparent": "00-xyz-1-01", "last": {}}, None)
