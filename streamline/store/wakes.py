@@ -104,6 +104,7 @@ class WakeChannel:
         """Yield the wakes of other processes from now on; ends when the cursor does."""
         query = {"at": {"$gte": self._clock.now()}, "by": {"$ne": self._sender}}
         async for document in self._driver.tail(self._driver.wakes, query, self._heard):
+            self._heard()
             yield _read(document)
 
     def _heard(self) -> None:

@@ -110,7 +110,9 @@ async def is_well(app: Streamline) -> bool:
 async def test_a_server_that_is_gone_and_comes_back() -> None:
     server, wf = EmbeddedServer(), flow()
     async with server:
-        app = Streamline(server.uri, workflows=[wf], worker=QUICK, settings=Settings(patience="300ms"))
+        app = Streamline(
+            server.uri, workflows=[wf], worker=QUICK, settings=Settings(patience="300ms", call_timeout="500ms")
+        )
         async with app:
             assert (await app.health()).ok
             os.kill(server.pid, signal.SIGSTOP)
@@ -123,6 +125,16 @@ async def test_a_server_that_is_gone_and_comes_back() -> None:
 async def failing(app: Streamline) -> HealthCheck | None:
     check = (await app.health(timeout="50ms")).checks["worker"]
     return check if check.status == "degraded" else None
+
+
+async def test_a_channel_on_which_there_is_always_something_is_heard(make_app: Any) -> None:
+    async with make_app(flow()) as app, make_app(flow()) as other:
+        runtime = app._session.runtime
+        runtime.wakes.heard_at = before = runtime.clock.monotonic() - 3600
+        assert (await app.health()).checks["wakes"].status == "degraded"
+        await eventually(lambda: other.start("flow", delay="1h"))
+        await eventually(lambda: runtime.wakes.heard_at > before, within=3.0)  # sooner than an empty round is over
+        assert (await app.health()).status == "ok"
 
 
 async def test_a_loop_that_has_ended_or_hangs_is_told(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,23 @@ async def test_what_a_schedule_starts_begins_a_trace_of_its_own(make_app: Any, s
     assert len({trace_of(start) for start in starts}) == 2
 
 
+async def test_forks_and_starts_of_many_belong_to_whoever_makes_them(make_app: Any, spans: Spans) -> None:
+    wf = hello()
+    async with make_app(wf) as app:
+        first = await app.start(wf)
+        await first.result(timeout="20s")
+        fork = await app.fork(first.id, "greet")
+        many = await app.start_many(wf, [1, 2])
+        for run in (fork, *many):
+            await run.result(timeout="20s")
+    starts, drives = spans.named("streamline.start hello"), spans.named("streamline.drive hello")
+    assert [attributes(start).get("runs") for start in starts] == [None, None, 2]
+    assert {attributes(drive)["run_id"]: parent_of(drive) for drive in drives} == {
+        first.id: id_of(starts[0]), fork.id: id_of(starts[1]),
+        many[0].id: id_of(starts[2]), many[1].id: id_of(starts[2]),
+    }  # fmt: skip
+
+
 async def test_spans_of_the_handlers_own_lie_within_the_step(make_app: Any, spans: Spans) -> None:
     own, wf = trace.get_tracer("own"), Workflow[Any, Any, Any]("nested")
 
