@@ -144,6 +144,31 @@ async def test_what_a_schedule_starts_begins_a_trace_of_its_own(make_app: Any, s
     assert len({trace_of(start) for start in starts}) == 2
 
 
+async def test_a_run_that_is_taken_over_stays_in_its_trace(make_app: Any, runs: Any, spans: Spans) -> None:
+    wf, entered = Workflow[Any, Any, Any]("orphan"), asyncio.Event()
+
+    @wf.step
+    async def work(ctx: Context[Any]) -> None:
+        entered.set()
+        await asyncio.sleep(60 if ctx.attempt == 1 else 0)
+
+    async with make_app(wf, worker=Worker(lease="1s", poll_interval="100ms", cancel_grace="300ms")) as app:
+        run = await app.start(wf)
+        await entered.wait()
+        expired = datetime.now(UTC) - timedelta(seconds=1)
+        await runs.update_one({"_id": run.id}, {"$set": {"lease.token": "another's", "lease.until": expired}})
+        await run.result(timeout="20s")
+        first, second = await eventually(lambda: two(spans.named("streamline.drive orphan")))
+    start = spans.one("streamline.start orphan")
+    assert parent_of(first) == parent_of(second) == id_of(start)
+    assert (attributes(first)["status"], attributes(second)["status"]) == ("lost", "done")
+    assert not second.links, "the stretch before has not left word"
+
+
+def two(found: list[Any]) -> list[Any]:
+    return found if len(found) == 2 else []
+
+
 async def test_forks_and_starts_of_many_belong_to_whoever_makes_them(make_app: Any, spans: Spans) -> None:
     wf = hello()
     async with make_app(wf) as app:
