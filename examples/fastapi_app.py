@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -90,6 +91,20 @@ async def events(run_id: str, request: Request) -> StreamingResponse:
 async def cancel(run_id: str, request: Request, reason: str | None = None) -> dict[str, str]:
     await engine_of(request).cancel(run_id, reason=reason)
     return {"run_id": run_id, "status": await engine_of(request).handle(run_id).status()}
+
+
+@api.get("/readyz")
+async def ready(request: Request) -> JSONResponse:
+    """Whether requests may be sent here."""
+    health = await engine_of(request).health()
+    return JSONResponse(asdict(health), status_code=200 if health.ok else 503)
+
+
+@api.get("/livez")
+async def live(request: Request) -> JSONResponse:
+    """Whether this process works, however its database is; a restart would not bring that back."""
+    health = await engine_of(request).health(timeout="500ms")
+    return JSONResponse({"alive": health.alive}, status_code=200 if health.alive else 503)
 
 
 def as_text(event: Event) -> str:

@@ -7,6 +7,7 @@ from streamline.declaring.steps import WorkflowStep
 from streamline.domain.bulk_result import BulkFailure, BulkResult
 from streamline.domain.dead_letter import DeadLetter
 from streamline.domain.flow import Concurrency, Debounce, Throttle
+from streamline.domain.health import Health, HealthCheck
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, OnCompletion, OnEvent
 from streamline.domain.run import Event, Failure, Progress, Run, Step, Wait
@@ -30,6 +31,7 @@ from streamline.handle import RunHandle
 from streamline.paging import Page
 from streamline.settings import Settings, Worker
 from streamline.store.index_check import IndexIssue
+from streamline.telemetry import RunFields
 from streamline.workflow import Workflow
 
 __all__ = [
@@ -48,6 +50,8 @@ __all__ = [
     "Done",
     "Event",
     "Failure",
+    "Health",
+    "HealthCheck",
     "Hook",
     "Hooks",
     "IndexIssue",
@@ -62,6 +66,7 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Run",
+    "RunFields",
     "RunHandle",
     "RunSummary",
     "Schedule",

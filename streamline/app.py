@@ -22,6 +22,7 @@ from streamline.engine.timetable import SCHEDULES
 from streamline.errors import DefinitionError, InvalidPolicy, StreamlineError, TenantRequired
 from streamline.settings import Settings, Worker, checked_secret, checked_settings, checked_worker
 from streamline.store import UNTENANTED, IndexIssue, Scope
+from streamline.telemetry import detached
 from streamline.workflow import Workflow
 
 
@@ -133,19 +134,20 @@ class Streamline(Verbs):
         if self._session is not None:
             raise StreamlineError("the app is open already")
         try:
-            self._session = await Session.open(
-                await self._resolved_target(),
-                self._database,
-                self.prefix,
-                self._settings,
-                self._clock,
-                self._bus,
-                self._registry,
-                self._worker,
-                self._secret,
-                self._tenancy,
-            )
-            await self._begin_following(self._session)
+            with detached():
+                self._session = await Session.open(
+                    await self._resolved_target(),
+                    self._database,
+                    self.prefix,
+                    self._settings,
+                    self._clock,
+                    self._bus,
+                    self._registry,
+                    self._worker,
+                    self._secret,
+                    self._tenancy,
+                )
+                await self._begin_following(self._session)
         except BaseException:
             await self.__aexit__(None, None, None)
             raise

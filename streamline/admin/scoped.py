@@ -8,6 +8,7 @@ from streamline.admin.bulk_verbs import Bulk
 from streamline.admin.following import Following, Subscriber
 from streamline.admin.housekeeping import Housekeeping
 from streamline.admin.operators import Operators
+from streamline.admin.probing import Probing
 from streamline.admin.starting import Starting
 from streamline.admin.webhook_verbs import Webhooks
 from streamline.bus import Bus
@@ -20,7 +21,7 @@ from streamline.store import EVERYTHING, Scope
 from streamline.workflow import Workflow
 
 
-class Verbs(Starting, Following, Operators, Housekeeping):
+class Verbs(Starting, Following, Operators, Housekeeping, Probing):
     """Everything that can be asked of an app, whoever's runs it is about."""
 
     @property

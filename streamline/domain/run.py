@@ -191,6 +191,7 @@ class RunFields:
     start_by: datetime | None = None
     schedule_id: str | None = None
     scheduled_at: datetime | None = None
+    trace: Mapping[str, str] | None = None
     logs: tuple[LogLine, ...] = ()
     slot: int | None = None
     queued_at: datetime | None = None

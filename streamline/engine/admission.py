@@ -178,8 +178,9 @@ class Admission:
         writes = [statements.advance_run(i, change, store.new_mark()) for i, change in zip(ids, changes, strict=True)]
         answers = await asyncio.gather(*(store.run(write) for write in writes), return_exceptions=True)
         won = await store.run(statements.find_claimed(ids, lease["token"]))
+        dues = {each.run["_id"]: None if "queued_at" in each.run else each.run.get("due_at") for each in passing}
         for run in won:
-            self._crew.take(run, safe_until)
+            self._crew.take(run, safe_until, due_at=dues[run["_id"]])
         refused = [each for each, answer in zip(passing, answers, strict=True) if isinstance(answer, SlotTaken)]
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, SlotTaken):

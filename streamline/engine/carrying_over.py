@@ -17,6 +17,7 @@ from streamline.engine.presence import living, served_by
 from streamline.engine.runtime import Runtime
 from streamline.errors import InvalidInput, InvalidPolicy
 from streamline.store import statements
+from streamline.telemetry import about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -96,7 +97,8 @@ class CarryingOver:
             change = migrate(run, _carried(run, definition, wanted), now)
         except Exception as error:
             self._refused.add(run["_id"])
-            logger.exception("run %s is not carried over to %s: %s", run["_id"], definition.route, error)
+            said = "run %s is not carried over to %s: %s"
+            logger.exception(said, run["_id"], definition.route, error, extra=about(run))
             return False
         if not await self._runtime.commit(run, change):
             return False  # somebody else was faster, or it is driven again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from streamline.engine.runtime import Runtime
 from streamline.ids import new_token
 from streamline.settings import Worker
 from streamline.store import statements
+from streamline.telemetry import TELEMETRY
 
 logger = logging.getLogger("streamline.engine")
 
@@ -65,22 +66,24 @@ class Claimer:
         now, routes = self._runtime.clock.now(), self._runtime.routes
         if not routes:
             return Claimed()
+        TELEMETRY.look()
         by = now if by is None else by
         window = int(limit * self._spread)
         found = await self._runtime.store.run(statements.find_due(routes, by, window))
         picked = found if len(found) <= limit else random.sample(found, limit)
-        count = 0
+        count, dues = 0, {each["_id"]: each["due_at"] for each in picked}
         for take, runs in _sorted_by_claim(picked):
             ids = [each["_id"] for each in runs]
             if take is None:
                 count += await self.admission.take(ids, by)
             elif ids:
-                count += await self._take(ids, "claimed", partial(_claim_by, take, routes, by))
+                count += await self._take(ids, "claimed", partial(_claim_by, take, routes, by), dues=dues)
         self._adapt_spread(len(picked), count)
         return Claimed(count, more=len(found) >= window or count < len(found))
 
     async def expired(self, limit: int) -> Claimed:
         """Claim runs whose worker no longer beats, `limit` at most."""
+        TELEMETRY.look()
         now, routes = self._runtime.clock.now(), self._runtime.routes
         found = await self._runtime.store.run(statements.find_expired(routes, now, limit))
         ids = [document["_id"] for document in found]
@@ -118,7 +121,13 @@ class Claimer:
             self._spread = max(self._spread * 0.95, 1.0)
 
     async def _take(
-        self, ids: list[str], news: str, change: Callable[[datetime, dict[str, Any]], Change], *, locked: bool = False
+        self,
+        ids: list[str],
+        news: str,
+        change: Callable[[datetime, dict[str, Any]], Change],
+        *,
+        locked: bool = False,
+        dues: Mapping[str, datetime] | None = None,
     ) -> int:
         kept = self._crew.reserve(len(ids))
         if not kept:
@@ -130,7 +139,7 @@ class Claimer:
         finally:
             self._crew.unreserve(kept)
         for run in runs:
-            self._crew.take(run, safe_until)
+            self._crew.take(run, safe_until, due_at=None if dues is None else dues[run["_id"]])
         return len(runs)
 
     async def _claim(self, ids: list[str], change: Change, *, locked: bool) -> list[dict[str, Any]]:

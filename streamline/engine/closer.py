@@ -24,6 +24,7 @@ from streamline.engine.runtime import Runtime
 from streamline.errors import RunNotFound, StreamlineError
 from streamline.features.joining import is_news, standing
 from streamline.store import EVERYTHING, statements
+from streamline.telemetry import about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -73,7 +74,8 @@ class Closer:
             entries = (("trigger.refused", {"workflow": each}) for each in refused)
             await self._note(run, *entries, awaited=_has_reader(run))
         except StreamlineError:
-            logger.warning("run %s: what follows from its end is left for later", run["_id"], exc_info=True)
+            said = "run %s: what follows from its end is left for later"
+            logger.warning(said, run["_id"], exc_info=True, extra=about(run))
 
     async def _close_now(self, run_id: str) -> None:
         with suppress(RunNotFound):
@@ -99,7 +101,7 @@ class Closer:
         try:
             await self._control.nudge(parent["run_id"], EVERYTHING, {"child": run["_id"]})
         except RunNotFound:
-            logger.info("run %s: its parent is gone", run["_id"])
+            logger.info("run %s: its parent is gone", run["_id"], extra=about(run))
 
     async def _is_news(self, run: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
         """Return whether the parent may go on now: of many children, only few ends matter to it."""

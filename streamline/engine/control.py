@@ -16,6 +16,7 @@ from streamline.domain.transitions.hearing import Hearing
 from streamline.engine.runtime import Runtime
 from streamline.errors import PayloadTooLarge, RunNotFound, StoreUnavailable
 from streamline.store import Scope
+from streamline.telemetry import TELEMETRY
 
 _RACES = 100
 
@@ -140,6 +141,7 @@ class Control:
     async def _operate(
         self, run_id: str, scope: Scope, decide: Callable[[dict[str, Any]], Change | None]
     ) -> tuple[dict[str, Any], bool]:
+        TELEMETRY.look()
         tried: Change | None = None
         for _ in range(_RACES):
             run = await self._runtime.read(run_id, scope)

@@ -14,6 +14,7 @@ from streamline.engine.executor import Executor
 from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
 from streamline.settings import Worker
+from streamline.telemetry import TELEMETRY, about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -94,14 +95,19 @@ class Crew:
             self._room_made.clear()
             await self._room_made.wait()
 
-    def take(self, run: dict[str, Any], safe_until: float, *, tell: bool = True) -> None:
+    def take(
+        self, run: dict[str, Any], safe_until: float, *, tell: bool = True, due_at: datetime | None = None
+    ) -> None:
         """Drive a run that this worker has claimed.
 
         Args:
             run: The document.
             safe_until: Monotonic instant from which on the lease cannot be relied upon.
             tell: Whether other processes are told of its end: somebody else may have started it, and wait.
+            due_at: Since when it had waited to be taken, where it had.
         """
+        if TELEMETRY.meters is not None:
+            TELEMETRY.meters.taken(run, due_at)
         definition = self._runtime.registry.by_route(run["route"])
         holding = Holding(self._runtime, run, definition, safe_until)
         task = asyncio.ensure_future(self._executor.drive(holding))
@@ -137,7 +143,8 @@ class Crew:
         if self._by_run.get(run["_id"]) is holding:
             del self._by_run[run["_id"]]
         if not task.cancelled() and task.exception() is not None:
-            logger.error("run %s: the executor failed; its lease will run out", run["_id"], exc_info=task.exception())
+            said, error = "run %s: the executor failed; its lease will run out", task.exception()
+            logger.error(said, run["_id"], exc_info=error, extra=about(run))
         if isinstance(run.get("due_at"), datetime):
             self._on_parked(run)
         self._room_made.set()

@@ -45,10 +45,12 @@ from streamline.domain.transitions.stepping import Ending
 from streamline.engine.attempt import Attempt
 from streamline.engine.branches import Branch, Quorum, Suspension
 from streamline.engine.holding import Build, Holding
+from streamline.engine.observed import observed
 from streamline.engine.runtime import Runtime
 from streamline.engine.transacting import Again, Stored, Transaction
 from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, RunNotFound, StreamlineError
 from streamline.settings import Worker
+from streamline.telemetry import about, driving
 
 logger = logging.getLogger("streamline.engine")
 
@@ -79,6 +81,16 @@ class Executor:
 
     async def drive(self, holding: Holding) -> None:
         """Do for the run whatever there is to do while it is held."""
+        with driving(holding.run) as holding.section:
+            try:
+                await self._drive(holding)
+            finally:
+                holding.section.left(holding.run, holding.why_lost)
+        if holding.why_lost == "lost":
+            said = "run %s: the lease was lost; left to its new holder"
+            logger.info(said, holding.run["_id"], extra=about(holding.run))
+
+    async def _drive(self, holding: Holding) -> None:
         try:
             check_run(holding.run)
             if holding.run.get("parent"):
@@ -86,7 +98,7 @@ class Executor:
             while not holding.over and self._is_held(holding):
                 await self._next(holding)
         except HeartbeatLost:
-            logger.info("run %s: the lease was lost; left to its new holder", holding.run["_id"])
+            holding.lose()
         except StreamlineError as error:
             await self._quarantine(holding, error)
 
@@ -142,7 +154,7 @@ class Executor:
             await self._transact(holding, step, place)
             return
         attempt = self._attempt(holding, step, place)
-        outcome = Interrupted() if holding.stopping else await attempt.outcome()
+        outcome = Interrupted() if holding.stopping else await observed(attempt)
         await self._conclude(holding, attempt, outcome)
 
     async def _conclude(self, holding: Holding, attempt: Attempt, outcome: Outcome | None) -> None:
@@ -162,7 +174,7 @@ class Executor:
         """Try a transactional step once; where others were in the way, it is looked at again, and tried again."""
         async with Transaction(self.runtime, self.settings, holding) as transaction:
             attempt = self._attempt(holding, step, place, transaction=transaction)
-            outcome = Interrupted() if holding.stopping else await attempt.outcome()
+            outcome = Interrupted() if holding.stopping else await observed(attempt)
             if isinstance(outcome, Jumped):
                 refused = refused_jump(holding.run, outcome.to, self.runtime.settings.max_jumps)
                 outcome = outcome if refused is None else Failed(refused, final=True)
@@ -182,7 +194,7 @@ class Executor:
         outcome: Outcome | None = self._refused_undo(holding, step)
         if outcome is None:
             attempt = self._attempt(holding, step, place)
-            outcome = Interrupted() if holding.stopping else await attempt.outcome()
+            outcome = Interrupted() if holding.stopping else await observed(attempt)
         if outcome is None:
             holding.lose()
             return
@@ -234,7 +246,7 @@ class Executor:
                     await quorum.park(Branch(None, "", quorum), due_at)
                     continue
                 attempt = self._attempt(holding, step, place, quorum)
-                outcome = await attempt.outcome()
+                outcome = await observed(attempt)
                 if outcome is None:
                     holding.lose()
                     return None
@@ -285,13 +297,14 @@ class Executor:
         return ending
 
     async def _quarantine(self, holding: Holding, error: StreamlineError) -> None:
-        logger.error("run %s cannot be driven and is failed: %s", holding.run["_id"], error)
+        holding.section.failed(error)
+        logger.error("run %s cannot be driven and is failed: %s", holding.run["_id"], error, extra=about(holding.run))
         kept = describe(error, None, 0)
         holding.riders = {}  # they may be to blame
         try:
             await holding.commit(lambda run: stepping.quarantine(run, kept, self.runtime.clock.now()))
         except StreamlineError:
-            logger.exception("run %s could not be failed", holding.run.get("_id"))
+            logger.exception("run %s could not be failed", holding.run.get("_id"), extra=about(holding.run))
 
 
 def _is_untouched(run: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from streamline.engine.holding import Holding
 from streamline.engine.runtime import Runtime
 from streamline.settings import Worker
 from streamline.store import statements
+from streamline.telemetry import about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -69,7 +70,8 @@ class Heartbeat:
         now = self._runtime.clock.monotonic()
         for holding in self._held():
             if now > holding.safe_until - margin and not holding.over:
-                logger.warning("run %s: no heartbeat for most of a lease; giving it up", holding.run["_id"])
+                said = "run %s: no heartbeat for most of a lease; giving it up"
+                logger.warning(said, holding.run["_id"], extra=about(holding.run))
                 holding.lose()
 
     def _watch_lag(self) -> None:

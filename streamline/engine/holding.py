@@ -16,12 +16,14 @@ from streamline.domain.transitions.patching import Patch, carrying, fitting, joi
 from streamline.engine.runtime import Runtime
 from streamline.errors import HeartbeatLost, RunNotFound, StoreUnavailable, StreamlineError
 from streamline.store import statements
+from streamline.telemetry import NOTHING, TELEMETRY, Section, about
 
 logger = logging.getLogger("streamline.engine")
 
 
 Build = Callable[[dict[str, Any]], Change]
 
+_AWAY = "run %s: the database is away; trying again while the lease stands"
 _AWAY_PAUSE = 0.1
 RIDE_SECONDS = 1.0
 _PATCHES_MAX = 500
@@ -52,6 +54,8 @@ class Holding:
         rode_at: Monotonic instant at which riders went last.
         quiet: Whether only the transaction that is under way may write the run: no heartbeat, nothing that rides alone.
         contended_since: Monotonic instant since which others have kept a transaction from being committed.
+        why_lost: Why the lease is gone that had not been given back: ``"lost"`` or ``"cancelled"``.
+        section: What tells of this stretch to traces.
         spilled: Entries of memos that the run document does not hold, by the id of their document.
         stopping: Whether the worker wants to let go of the run as soon as it can.
     """
@@ -76,9 +80,11 @@ class Holding:
         "rode_at",
         "run",
         "safe_until",
+        "section",
         "spilled",
         "stopping",
         "token",
+        "why_lost",
     )
 
     def __init__(self, runtime: Runtime, run: dict[str, Any], definition: Definition, safe_until: float) -> None:
@@ -101,6 +107,8 @@ class Holding:
         self.riders: dict[str, Patch] = {}
         self.on_news: Callable[[], None] | None = None
         self.lost = False
+        self.why_lost: str | None = None
+        self.section: Section = NOTHING
         self.stopping = False
         self.quiet = False
         self.contended_since: float | None = None
@@ -120,7 +128,9 @@ class Holding:
     def lose(self, verdict: str = "lost") -> None:
         """Give up the run: somebody else has it, or has ended it."""
         if not self.lost:
-            self.lost = True
+            self.lost, self.why_lost = True, verdict if "lease" in self.run else None
+            if TELEMETRY.meters is not None and self.why_lost == "lost":
+                TELEMETRY.meters.lost(self.run)
             self.interrupt(verdict)
 
     def stop(self) -> None:
@@ -147,7 +157,7 @@ class Holding:
         async with self._lock:
             riders, stored = self._take_riders() if self.riders else {}, False
             try:
-                change = carrying(build(self.run), tuple(riders.values()))
+                change = carrying(self.section.leaving(self.run, build(self.run)), tuple(riders.values()))
                 stored = await send(self.run, change)
             finally:
                 if not stored:
@@ -282,7 +292,7 @@ class Holding:
             # What is said while the write is under way goes with the next one.
             riders = self._take_riders() if self.riders else {}
             try:
-                change = build(self.run)
+                change = self.section.leaving(self.run, build(self.run))
                 if riders:
                     change = carrying(change, tuple(riders.values()))
                 if await self._try(change) or await self._moved_on(before):
@@ -299,7 +309,7 @@ class Holding:
             return await self._runtime.commit(self.run, change)
         except StoreUnavailable:
             # The lease decides how long to go on: the heartbeat ends this loop once it can no longer be trusted.
-            logger.warning("run %s: the database is away; trying again while the lease stands", self.run["_id"])
+            logger.warning(_AWAY, self.run["_id"], extra=about(self.run))
             await self._runtime.clock.sleep(_AWAY_PAUSE)
             return False
 
@@ -312,7 +322,9 @@ class Holding:
         except RunNotFound:
             fresh = {}
         if (fresh.get("lease") or {}).get("token") != self.token:
-            self.lose()
+            if TELEMETRY.meters is not None:
+                TELEMETRY.meters.fenced(self.run)
+            self.lose("cancelled" if "ended_at" in fresh else "lost")
             return False
         self.run = fresh
         if self.on_news is not None:

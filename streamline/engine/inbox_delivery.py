@@ -26,6 +26,7 @@ from streamline.engine.starting.starter import Starter
 from streamline.errors import RunNotFound, StoreUnavailable, StreamlineError
 from streamline.features.triggers import owner_of, started_id, trigger_of
 from streamline.store import EVERYTHING, Scope, statements
+from streamline.telemetry import about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -144,7 +145,8 @@ class Delivery:
         except RunNotFound:
             return reached
         except StreamlineError:
-            logger.warning("event %s: run %s cannot take it", event["id"], run["_id"], exc_info=True)
+            said = "event %s: run %s cannot take it"
+            logger.warning(said, event["id"], run["_id"], exc_info=True, extra=about(run))
         return reached
 
     async def _start_all(self, event: dict[str, Any], *, tell: bool = False) -> int:
@@ -184,7 +186,10 @@ class Delivery:
         born: dict[str, Any] = {"chain": event.get("chain", 0) + 1, "started_by": heard}
         run_id = started_id(event, definition.name)
         try:
-            return (await self._starter.start(definition, value, {"run_id": run_id}, scope, **born)).created
+            started = await self._starter.start(
+                definition, value, {"run_id": run_id}, scope, origin=event.get("trace"), **born
+            )
+            return started.created
         except StreamlineError:
             if await self._is_there(run_id):
                 return True  # somebody was first, and has died before saying so

@@ -9,6 +9,7 @@ from typing import Any
 from streamline.domain.payloads import Encoded
 from streamline.engine.runtime import Runtime
 from streamline.store import statements
+from streamline.telemetry import about, carried
 
 logger = logging.getLogger("streamline.engine")
 
@@ -48,13 +49,14 @@ def letter(
         "triggers": runtime.triggers.started_by_event(name, payload.value),
     }
     event |= {} if match is None else {"match": dict(match)}
+    event |= {} if (trace := carried()) is None else {"trace": trace}
     return event if origin is None else event | {"origin": origin["_id"], "chain": origin.get("chain", 0)}
 
 
 def completion(runtime: Runtime, run: Mapping[str, Any], workflows: list[str]) -> dict[str, Any]:
     """Return the end of a run as the inbox keeps it, for the workflows that it starts."""
     now = runtime.clock.now()
-    return {
+    event = {
         "_id": f"end.{run['ends']}.{run['_id']}",
         "of": {"run_id": run["_id"], "workflow": run["workflow"], "status": run["status"]},
         "payload": run.get("output") if run["status"] == "done" else None,
@@ -66,6 +68,7 @@ def completion(runtime: Runtime, run: Mapping[str, Any], workflows: list[str]) -
         "origin": run["_id"],
         "chain": run.get("chain", 0),
     }
+    return event | {"trace": run["trace"]} if "trace" in run else event
 
 
 async def post(runtime: Runtime, event: dict[str, Any]) -> dict[str, Any]:
@@ -89,5 +92,6 @@ def within_chain(runtime: Runtime, run: Mapping[str, Any], workflows: list[str])
         run["_id"],
         runtime.settings.max_chain,
         ", ".join(workflows),
+        extra=about(run),
     )
     return [], workflows

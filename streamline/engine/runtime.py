@@ -23,6 +23,7 @@ from streamline.features.tokens import TokenMaker
 from streamline.settings import Settings
 from streamline.store import EVERYTHING, Scope, Store, WakeChannel, statements
 from streamline.store.operations import Insert, Write
+from streamline.telemetry import TELEMETRY
 
 SLOTS = "slots"
 
@@ -96,6 +97,12 @@ class Runtime:
         """Return the statement that stores a new run."""
         return statements.insert_run(self.outbox.born(run), self.store.new_mark(), weight)
 
+    def newborn(self, run: Mapping[str, Any]) -> None:
+        """Tell listeners of this process of a new run that is stored, and count it."""
+        self.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
+        if TELEMETRY.meters is not None:
+            TELEMETRY.meters.born(run)
+
     def announce_newborns(self, runs: Sequence[Mapping[str, Any]]) -> None:
         """Tell whoever takes or calls up runs of new ones that are stored."""
         for route in {run["route"] for run in runs}:
@@ -114,6 +121,8 @@ class Runtime:
         """Bring `run` up to date with a change that took effect, and tell the bus."""
         freed = run.get("slot_key") if "slot" in run and "slot" in change.drop else None
         carry_out(run, change)
+        if TELEMETRY.meters is not None:
+            TELEMETRY.meters.written(run, change)
         self.bus.publish(run["_id"], change.events, run.get("tenant_id"))
         if freed is not None:
             self.freed(freed)

@@ -22,6 +22,7 @@ from streamline.errors import AlreadyFinished, IdempotencyConflict, InvalidQuery
 from streamline.ids import new_run_id
 from streamline.store import Scope, statements
 from streamline.store.matches import EVENT_ROOTS, checked_match
+from streamline.telemetry import TELEMETRY
 
 _RACES = 100
 _ADDRESSED_MAX = 1000
@@ -52,6 +53,7 @@ class Sending:
     ) -> int:
         """Send an event; return how many runs it has reached: waits that it answered, runs it cancelled or started."""
         check_key(name, "name")
+        TELEMETRY.look()
         if run_id is not None and match is not None:
             raise InvalidQuery("run_id, match: give one of them", field="match")
         encoded = codec_of(payload).encode(payload, "payload")

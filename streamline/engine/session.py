@@ -35,6 +35,7 @@ from streamline.engine.sending import Sending
 from streamline.engine.starting.starter import Starter
 from streamline.engine.timetable import Timetable
 from streamline.engine.triggering import Triggers
+from streamline.engine.vital_signs import VitalSigns
 from streamline.engine.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
@@ -49,6 +50,7 @@ from streamline.store import (
     connect,
 )
 from streamline.store.sessions import check_transactions
+from streamline.telemetry import TELEMETRY
 
 _CLOSE_SECONDS = 5.0
 
@@ -73,6 +75,7 @@ class Session:
         self.definitions = KnownDefinitions(runtime.store, runtime.clock, lenient=runtime.settings.development)
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
+        self.vital_signs = VitalSigns(runtime, worker, lambda: self._loops)
         self._forget_schedules: Callable[[], None] = lambda: None
         self._closing: set[asyncio.Task[None]] = set()
         self._dispatch: asyncio.Task[None] | None = None
@@ -92,6 +95,7 @@ class Session:
         tenancy: Tenancy,
     ) -> Self:
         """Connect, check the deployment, create what is missing, and start the worker."""
+        TELEMETRY.look()
         driver = connect(target, database=database, prefix=prefix, settings=settings)
         store = Store(driver, settings, clock)
         try:
@@ -164,7 +168,7 @@ class Session:
         driver, clock = self.runtime.store.driver, self.runtime.clock
 
         async def once() -> float:
-            await calibrate(driver, clock)
+            self.vital_signs.calibrated(await calibrate(driver, clock))
             return CALIBRATE_SECONDS
 
         self._loops.append(asyncio.ensure_future(repeat("reading the server's clock", once, clock.sleep, Breaker())))
@@ -266,6 +270,7 @@ class Session:
             forget()
         self._forget_schedules()
         await end(self._loops)
+        await self.vital_signs.close()
         await self._relay.stop()
         if self.runtime.wakes is not None:
             await self.runtime.wakes.close()

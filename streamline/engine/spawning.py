@@ -17,6 +17,7 @@ from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
 from streamline.features.joining import child_id
 from streamline.store import EVERYTHING
+from streamline.telemetry import carried
 
 
 async def spawn(
@@ -39,7 +40,7 @@ async def spawn(
     outcomes = await runtime.store.sheltered(lambda: runtime.store.insert_many(inserts))
     for insert, outcome in zip(inserts, outcomes, strict=True):
         if outcome == "inserted":
-            runtime.bus.publish(insert.run_id, tuple(insert.document["events"]), insert.document["tenant_id"])
+            runtime.newborn(insert.document)
     runtime.announce_newborns(newborns)
     return [order.run_id for order in orders]
 
@@ -85,4 +86,5 @@ def _order(
         chain=parent.get("chain", 0),
         start_by=None if definition.start_by is None else now + definition.start_by,
         gate=_gate_of_child(definition, encoded.value, parent.get("tenant_id")),
+        trace=carried(),
     )

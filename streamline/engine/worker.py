@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,10 @@ from streamline.engine.executor import Executor
 from streamline.engine.gates.throttles import Throttles
 from streamline.engine.heartbeat import Heartbeat
 from streamline.engine.lines import Lines
-from streamline.engine.loops import Breaker, end, repeat
+from streamline.engine.loops import end
 from streamline.engine.presence import Presence
+from streamline.engine.pulse import Pulse
+from streamline.engine.queue_sampling import QueueSampling
 from streamline.engine.runtime import Runtime
 from streamline.engine.scheduler import Scheduler
 from streamline.engine.sweeper import Sweeper
@@ -54,7 +55,8 @@ class ActiveWorker:
             self.lines.listen(),
             runtime.facts.on_change(lambda: self.look_at(runtime.clock.now())),
         )
-        self._loops: list[asyncio.Task[None]] = []
+        self.sampling = QueueSampling(runtime)
+        self.pulses: list[Pulse] = []
         self._accepting = False
 
     def start(self) -> None:
@@ -63,6 +65,7 @@ class ActiveWorker:
         self._spawn("looking for runs", self.scheduler.run_once, self.scheduler.wait)
         self._spawn("calling up runs", self.lines.run_once, self.lines.wait)
         self._spawn("telling of the worker", self.presence.run_once, self._runtime.clock.sleep)
+        self._spawn("measuring the queue", self.sampling.run_once, self._runtime.clock.sleep)
         self._spawn("carrying runs over", self.carrying_over.run_once, self._runtime.clock.sleep)
         self.begin_to_beat()
 
@@ -73,7 +76,7 @@ class ActiveWorker:
     async def stop(self, drain: float) -> None:
         """Take no more runs, let the held ones finish for `drain` seconds, then end and release them."""
         self._accepting = False
-        *takers, beating = self._loops
+        *takers, beating = (pulse.task for pulse in self.pulses)
         await end(takers)
         if takers:
             with suppress(StreamlineError):  # the server forgets it in time
@@ -85,6 +88,7 @@ class ActiveWorker:
         self.crew.abandon()
         for forget in self._forget:
             forget()
+        self.sampling.stop()
         await self.lines.settle()
         await end([beating])
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -92,6 +96,11 @@ class ActiveWorker:
     def reserve(self) -> bool:
         """Keep a place for a run that is about to be inserted as claimed, unless others wait for one."""
         return self._accepting and not self.scheduler.backlog and self.crew.reserve(1) == 1
+
+    def ages(self) -> dict[str, float | None]:
+        """Return how many seconds ago this worker looked for runs, and beat, last."""
+        looking, *_, beating = self.pulses
+        return {"look": looking.age, "beat": beating.age}
 
     def look_at(self, instant: datetime) -> None:
         """Something falls due at an instant."""
@@ -110,4 +119,4 @@ class ActiveWorker:
     def _spawn(
         self, name: str, run_once: Callable[[], Awaitable[float]], wait: Callable[[float], Awaitable[None]]
     ) -> None:
-        self._loops.append(asyncio.ensure_future(repeat(name, run_once, wait, Breaker())))
+        self.pulses.append(Pulse(name, self._runtime.clock, run_once, wait))

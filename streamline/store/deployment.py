@@ -62,11 +62,11 @@ async def check_deployment(driver: Driver, clock: Clock, *, patience: float) -> 
     return Deployment(replica_set, offset)
 
 
-async def calibrate(driver: Driver, clock: Clock) -> None:
-    """Set the clock to the server's time."""
+async def calibrate(driver: Driver, clock: Clock) -> timedelta:
+    """Set the clock to the server's time; return by how much it was behind."""
     sent = clock.monotonic()
     hello = await driver.command({"hello": 1})
-    clock.calibrate(hello["localTime"], round_trip=clock.monotonic() - sent)
+    return clock.calibrate(hello["localTime"], round_trip=clock.monotonic() - sent)
 
 
 async def _hello(driver: Driver, clock: Clock, patience: float) -> tuple[dict[str, Any], float]:

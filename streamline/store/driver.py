@@ -7,7 +7,7 @@ command carries its own concerns, so that a client's or URI's settings can never
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC
 from typing import Any
 
@@ -82,6 +82,11 @@ class Driver:
         """Send a command that takes as long as it takes, such as the building of an index."""
         await self.database.command(command)
 
+    async def ping(self, seconds: float) -> None:
+        """Return once the primary has answered; raise where it does not in so many seconds."""
+        with pymongo.timeout(seconds):
+            await self.database.command("ping")
+
     async def command_in(self, session: Any, command: Mapping[str, Any]) -> dict[str, Any]:
         """Send a command in a session; in its transaction, which has concerns of its own, where one is under way."""
         concern = {} if session.in_transaction else {"writeConcern": DURABLE}
@@ -135,8 +140,16 @@ class Driver:
         """How long one look at a tailable cursor may wait at the server: with Motor it holds one of few threads."""
         return 5.0 if isinstance(self.client, AsyncMongoClient) else 1.0
 
-    async def tail(self, collection: str, query: Mapping[str, Any]) -> AsyncIterator[Document]:
-        """Yield the documents of a capped collection that match, as they arrive, until the server ends the cursor."""
+    async def tail(
+        self, collection: str, query: Mapping[str, Any], on_answer: Callable[[], None]
+    ) -> AsyncIterator[Document]:
+        """Yield the documents of a capped collection that match, as they arrive, until the server ends the cursor.
+
+        Args:
+            collection: The collection.
+            query: What they match.
+            on_answer: Called whenever the server has answered, be it that there is nothing.
+        """
         readable = self.database.get_collection(collection, codec_options=CODEC, read_preference=ReadPreference.PRIMARY)
         cursor = readable.find(query, cursor_type=CursorType.TAILABLE_AWAIT)
         cursor = cursor.max_await_time_ms(int(self.wait_seconds * 1000))
@@ -144,6 +157,7 @@ class Driver:
             while cursor.alive:
                 async for document in cursor:
                     yield document
+                on_answer()
         finally:
             await _settled(cursor.close())
 

@@ -46,7 +46,11 @@ class Wake:
 
 
 class WakeChannel:
-    """Sends wakes, gathered while one is in flight, and listens for those of other processes."""
+    """Sends wakes, gathered while one is in flight, and listens for those of other processes.
+
+    Attributes:
+        heard_at: Monotonic instant at which the server answered last, be it that there is nothing to hear.
+    """
 
     def __init__(self, driver: Driver, clock: Clock, *, sender: str, size: int) -> None:
         self._driver = driver
@@ -59,6 +63,7 @@ class WakeChannel:
         self._news: set[str] = set()
         self._hints: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
+        self.heard_at = clock.monotonic()
 
     async def ensure(self) -> None:
         """Create the capped collection; a tailable cursor needs a first document to stand on."""
@@ -103,8 +108,12 @@ class WakeChannel:
     async def listen(self) -> AsyncIterator[Wake]:
         """Yield the wakes of other processes from now on; ends when the cursor does."""
         query = {"at": {"$gte": self._clock.now()}, "by": {"$ne": self._sender}}
-        async for document in self._driver.tail(self._driver.wakes, query):
+        async for document in self._driver.tail(self._driver.wakes, query, self._heard):
+            self._heard()
             yield _read(document)
+
+    def _heard(self) -> None:
+        self.heard_at = self._clock.monotonic()
 
     async def close(self) -> None:
         """Let what was said leave."""

@@ -185,6 +185,19 @@ def test_only_transitions_write_a_status() -> None:
     assert not [where(path, node) for path in elsewhere for node in ast.walk(tree(path)) if sets_a_status(node)]
 
 
+def test_only_telemetry_knows_opentelemetry() -> None:
+    homes = sources("telemetry")
+    found = {
+        where(path, node)
+        for path in sources()
+        if path not in homes
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "opentelemetry" in ast.unparse(node)
+    }
+    assert not found
+    assert any("opentelemetry" in path.read_text(encoding="utf-8") for path in homes)
+
+
 def test_every_tox_environment_is_described() -> None:
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")

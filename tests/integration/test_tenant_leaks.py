@@ -144,6 +144,7 @@ TENANT: dict[str, Verb] = {
     "fork": of_run("done", lambda mine, run_id: mine.fork(run_id, "first")),
     "get": of_run("done", lambda mine, run_id: mine.get(run_id)),
     "handle": of_run("done", lambda mine, run_id: mine.handle(run_id).get()),
+    "health": lambda scene: scene.mine.health(),
     "iter_runs": listed,
     "iter_summaries": summed_up,
     "on": nothing,  # test_tenancy.py: events of one's own runs only

@@ -254,6 +254,13 @@ async def test_fastapi_from_start_to_end(orders_api: httpx.AsyncClient) -> None:
     assert rest.text == f"id: {len(kinds)}\nevent: run.done\ndata: \n\n"
 
 
+async def test_fastapi_is_probed(orders_api: httpx.AsyncClient) -> None:
+    ready, live = await orders_api.get("/readyz"), await orders_api.get("/livez")
+    assert (ready.status_code, live.status_code) == (200, 200)
+    assert ready.json()["checks"]["database"]["status"] == "ok"
+    assert live.json() == {"alive": True}
+
+
 async def test_fastapi_cancels(orders_api: httpx.AsyncClient) -> None:
     started = await orders_api.post("/orders", json={"order_id": "8", "amount": 5, "delivery_hours": 1})
     path = f"/orders/{started.json()['run_id']}"

@@ -22,6 +22,7 @@ class Order:
         chain: How many runs started one another, by triggers, before this one.
         inbox: Events that the run has from its beginning.
         started_by: The event that starts it, which it does not take again.
+        trace: The trace that its start belongs to, in W3C's form.
         cancel_on: What cancels the run: derived here, from definition and input, so that it holds for every start.
 
     Raises:
@@ -48,6 +49,7 @@ class Order:
     chain: int = 0
     inbox: tuple[Mapping[str, Any], ...] = ()
     started_by: Mapping[str, Any] | None = None
+    trace: Mapping[str, str] | None = None
     cancel_on: tuple[Mapping[str, Any], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ def _newborn(order: Order, now: datetime, entries: tuple[Entry, ...]) -> dict[st
         "created_at": now,
         "updated_at": now,
     }
-    for name in ("parent", "root_run_id", "start_by", "deadline_at", "schedule_id", "scheduled_at"):
+    for name in ("parent", "root_run_id", "start_by", "deadline_at", "schedule_id", "scheduled_at", "trace"):
         if (wanted := getattr(order, name)) is not None:
             run[name] = wanted
     if order.idempotency_key is not None:

@@ -114,7 +114,7 @@ class Debouncing:
         outcome = await asyncio.shield(self._runtime.store.submit(insert))
         if outcome == "inserted":
             self._runtime.announce(run["route"], run["due_at"])
-            self._runtime.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
+            self._runtime.newborn(run)
         return outcome
 
     def _fires(self, wish: _Wish, now: datetime) -> datetime:

@@ -12,6 +12,7 @@ from streamline.engine.pauses import within
 from streamline.engine.runtime import Runtime
 from streamline.features.subscriptions import Subscription, told_of
 from streamline.store import statements
+from streamline.telemetry import about
 
 logger = logging.getLogger("streamline.engine")
 
@@ -46,7 +47,9 @@ class DeadLetters:
     async def put_aside(self, event: Event, error: BaseException, attempts: int) -> None:
         """Store an event that is not to be delivered any more, before what comes after it is."""
         told = told_of(error)
-        logger.error("subscriber %s: event %s of run %s: put aside: %s", self._name, event.seq, event.run_id, told)
+        fields = about({**event, "_id": event.run_id}, event.step, event.attempt)
+        said = "subscriber %s: event %s of run %s: put aside: %s"
+        logger.error(said, self._name, event.seq, event.run_id, told, extra=fields)
         letter = {
             "_id": f"{self._name}/{event.position}",
             "of": self._name,

@@ -105,7 +105,8 @@ async def _carry_out(
     failures = 0
     while True:
         try:
-            return await _once(attempt, branch.worker(address), fn, args, timeout)
+            with attempt.holding.section.call(attempt.holding.run, attempt.step.id, address):
+                return await _once(attempt, branch.worker(address), fn, args, timeout)
         except Exception as error:
             failures += 1
             if failures >= policy.max_attempts or not is_worth_retrying(error, policy):

@@ -17,6 +17,7 @@ from streamline.domain.transitions.patching import Patch
 from streamline.engine.branches import current
 from streamline.engine.surroundings import Surroundings
 from streamline.errors import HeartbeatLost, InvalidInput, InvalidKey
+from streamline.telemetry import about
 
 LOGS_KEPT = 200
 PROGRESS_SECONDS = 0.5
@@ -117,12 +118,7 @@ class RunLog(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, attempt: Surroundings) -> None:
         run = attempt.holding.run
         self._attempt = attempt
-        extra = {
-            "run_id": run["_id"],
-            "workflow": run["workflow"],
-            "step_id": attempt.step.id,
-            "attempt": attempt.number,
-        }
+        extra = {**about(run, attempt.step.id, attempt.number), "step_id": attempt.step.id}
         super().__init__(logging.getLogger(f"streamline.workflow.{run['workflow']}"), extra)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:

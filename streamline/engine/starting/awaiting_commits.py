@@ -68,6 +68,6 @@ class AwaitingCommits:
 
     def _tell(self, inserts: Sequence[Insert]) -> None:
         for insert in inserts:
-            self._runtime.bus.publish(insert.run_id, tuple(insert.document["events"]), insert.document["tenant_id"])
+            self._runtime.newborn(insert.document)
         for route, due_at in {(each.document["route"], each.document["due_at"]) for each in inserts}:
             self._runtime.announce(route, due_at)

@@ -72,7 +72,7 @@ class Inserting:
             worker.crew.unreserve(1)
             if _is_inserted(stored):
                 worker.crew.take(run, sent + worker.settings.lease_seconds, tell=False)
-                self._runtime.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
+                self._runtime.newborn(run)
 
         return follow
 
@@ -80,7 +80,7 @@ class Inserting:
         def follow(stored: Answer) -> None:
             if _is_inserted(stored):
                 self._runtime.announce(run["route"], run.get("due_at"))
-                self._runtime.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
+                self._runtime.newborn(run)
 
         return follow
 

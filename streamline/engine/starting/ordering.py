@@ -17,6 +17,7 @@ from streamline.engine.runtime import Runtime
 from streamline.errors import InvalidKey, InvalidPolicy
 from streamline.ids import new_run_id
 from streamline.store import Scope
+from streamline.telemetry import carried
 
 PRIORITY_MAX = 2**31 - 1
 
@@ -71,6 +72,7 @@ def order_of(runtime: Runtime, definition: Definition, value: Any, options: Star
         metadata=metadata.value,
         start_by=_checked_start_by(options.get("start_by") or definition.start_by, begins),
         deadline_at=deadline_of(options.get("timeout"), definition.run_timeout, begins),
+        trace=carried(),
     )
 
 

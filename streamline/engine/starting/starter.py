@@ -37,6 +37,7 @@ from streamline.ids import new_run_id
 from streamline.store import Scope, statements
 from streamline.store.compile import as_stored
 from streamline.store.operations import Inserted
+from streamline.telemetry import Section, carried, starting
 
 _RACES = 100
 _SETTLED_AT_ONCE = 50
@@ -63,7 +64,14 @@ class Starter:
         self._in_session = SessionStarting(runtime, self._winner_id)
 
     async def start(
-        self, definition: Definition, value: Any, options: StartOptions, scope: Scope, **born: Any
+        self,
+        definition: Definition,
+        value: Any,
+        options: StartOptions,
+        scope: Scope,
+        *,
+        origin: Mapping[str, str] | None = None,
+        **born: Any,
     ) -> Started:
         """Start a run, or find the active one that holds the same idempotency key.
 
@@ -72,6 +80,7 @@ class Starter:
             value: Its input.
             options: What the caller asks for.
             scope: Whose run it is.
+            origin: The trace of what starts it; default the present one.
             born: What else of the `Order` it begins with; an idempotency key where there is none otherwise.
 
         Raises:
@@ -80,13 +89,15 @@ class Starter:
             IdempotencyConflict: A run with the chosen id exists, or the key is kept, and was used with another input.
             ConcurrencyLimitReached: Every slot is taken, and the workflow says that such a run is refused.
         """
-        order = order_of(self._runtime, definition, value, options, scope)
-        if born:
-            born["idempotency_key"] = order.idempotency_key or born.get("idempotency_key")
-            order = replace(order, **born)
-        if (session := options.get("session")) is not None:
-            return (await self._start_in(session, [order], due_at_of(self._runtime, options)))[0]
-        return await self._start(order, due_at_of(self._runtime, options))
+        with starting(definition.name, definition.version, scope.tenant_id, origin=origin) as section:
+            order = order_of(self._runtime, definition, value, options, scope)
+            if born:
+                born["idempotency_key"] = order.idempotency_key or born.get("idempotency_key")
+                order = replace(order, **born)
+            due_at = due_at_of(self._runtime, options)
+            if (session := options.get("session")) is not None:
+                return _told(section, (await self._start_in(session, [order], due_at))[0])
+            return _told(section, await self._start(order, due_at))
 
     async def _start_in(self, session: Any, orders: Sequence[Order], due_at: datetime | None) -> list[Started]:
         winners = await self._in_session.start(orders, due_at, session)
@@ -107,9 +118,10 @@ class Starter:
         scope: Scope,
     ) -> Started:
         """Start the run of an occurrence of a schedule; as `start`."""
-        order = order_of(self._runtime, definition, value, options, scope)
-        order = replace(order, schedule_id=schedule_id, scheduled_at=scheduled_at)
-        return await self._start(order, due_at_of(self._runtime, options))
+        with starting(definition.name, definition.version, scope.tenant_id) as section:
+            order = order_of(self._runtime, definition, value, options, scope)
+            order = replace(order, schedule_id=schedule_id, scheduled_at=scheduled_at)
+            return _told(section, await self._start(order, due_at_of(self._runtime, options)))
 
     async def _start(self, order: Order, due_at: datetime | None) -> Started:
         if not order.gate or order.idempotency_key is None:
@@ -172,6 +184,12 @@ class Starter:
         definition = self._runtime.registry.serving(run["workflow"], run["version"])
         if definition is None:
             raise VersionMismatch(f"{run['route']} is not registered in this process", field="version")
+        with starting(definition.name, definition.version, run.get("tenant_id")) as section:
+            return _told(section, await self._fork(run, definition, from_step, state, new_id))
+
+    async def _fork(
+        self, run: dict[str, Any], definition: Definition, from_step: str, state: Any, new_id: str | None
+    ) -> Started:
         now = self._runtime.clock.now()
         order = Order(
             run_id=new_run_id() if new_id is None else check_run_id(new_id),
@@ -185,6 +203,7 @@ class Starter:
             deadline_at=deadline_of(None, definition.run_timeout, now),
             gate=gate_of(definition, run["input"], run.get("tenant_id")),
             chain=run.get("chain", 0),
+            trace=carried(),
         )
         newborn = (await self._entrance.newborns([order], None))[0]
         if state is not None:
@@ -206,6 +225,12 @@ class Starter:
             raise InvalidInput("inputs: a sequence of inputs", field="inputs")
         if options.get("run_id") is not None and len(values) != 1:
             raise InvalidKey("run_id: one id cannot be that of several runs", field="run_id")
+        with starting(definition.name, definition.version, scope.tenant_id, count=len(values)):
+            return await self._start_many(definition, values, options, scope)
+
+    async def _start_many(
+        self, definition: Definition, values: Sequence[Any], options: StartOptions, scope: Scope
+    ) -> list[Started]:
         orders = [order_of(self._runtime, definition, value, options, scope) for value in values]
         due_at = due_at_of(self._runtime, options)
         if (session := options.get("session")) is not None:
@@ -229,7 +254,7 @@ class Starter:
     def _follow_newborns(self, runs: Sequence[dict[str, Any]]) -> None:
         """Tell of runs that were stored."""
         for run in runs:
-            self._runtime.bus.publish(run["_id"], tuple(run["events"]), run["tenant_id"])
+            self._runtime.newborn(run)
         self._runtime.announce_newborns(runs)
 
     async def _is_started(self, order: Order) -> bool:
@@ -271,3 +296,9 @@ class Starter:
             return Started(order.run_id, created=True)
         await self._entrance.leave(order, Entry(due_at=newborn.get("due_at")) if due_at is None else None)
         return await self._start(order, due_at)
+
+
+def _told(section: Section, started: Started) -> Started:
+    section.tell("run_id", started.run_id)
+    section.tell("created", started.created)
+    return started

@@ -229,7 +229,7 @@ def find_due(routes: Sequence[str], now: datetime, limit: int) -> Find:
     return Find(
         "find_due",
         {**wanted, "priority": PRIORITIES, "due_at": {"$gt": EPOCH, "$lte": now}},
-        projection={"_id": 1, "status": 1, "gated": 1, "admitted_at": 1},
+        projection={"_id": 1, "status": 1, "due_at": 1, "gated": 1, "admitted_at": 1},
         sort=(("priority", -1), ("due_at", 1)),
         limit=limit,
         hint="runs_due",
