@@ -138,6 +138,9 @@ class RunDocument(EngineDocument, RunFields):  # pyright: ignore[reportGeneralTy
     chain: int = 0
     retention: Mapping[str, float] = {}
     owes_at: datetime | None = None
+    told_at: datetime | None = None
+    removed_at: datetime | None = None
+    takes_children: bool = False
     tells: bool = False
     ends: int = 0
     outbox_at: datetime | None = None
