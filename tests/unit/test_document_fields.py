@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streamline.domain.change import apply
+from streamline.domain.transitions.discarding import discarded
 from tests.property.walks import Walk
 
 
@@ -37,6 +38,8 @@ def test_every_field_that_random_walks_come_to_is_known() -> None:
                 assert StoredStep.model_validate(step).status == step["status"]
                 assert (step.get("compensation") or {}).keys() <= of_undoing
             apply(run, walk.next_change(run))
+        apply(run, discarded(run, walk.now, children=True))
+        assert run.keys() <= of_run
     assert {"lease", "paused", "cancel", "jumps", "hooks", "owes_at", "recovered_before", "waiting_since"} <= seen
 
 
