@@ -12,8 +12,6 @@ import pytest
 from streamline import Tenancy
 from tests.conformance.documents import NOW, definition_of, draft, ended
 
-pytestmark = pytest.mark.untenanted
-
 OTHER = definition_of("other")
 FILTERS: list[dict[str, Any]] = [
     {},
