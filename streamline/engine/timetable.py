@@ -15,9 +15,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from streamline.domain.definition import Definition
+from streamline.domain.definition import Definition, versioned
 from streamline.domain.statuses import TERMINAL
+from streamline.domain.versions import order_of
 from streamline.engine.control import Control
+from streamline.engine.presence import living, served_by
 from streamline.engine.runtime import Runtime
 from streamline.engine.starting.ordering import StartOptions
 from streamline.engine.starting.starter import Starter
@@ -143,7 +145,15 @@ class Timetable:
         except StoreUnavailable:
             raise
         except StreamlineError as error:
+            if isinstance(error, InvalidInput) and await self._is_newer_elsewhere(document["workflow"]):
+                raise  # the input may be for that version; who serves it starts the run
             return {"code": error.code, "message": error.message, "at": self._runtime.clock.now()}
+
+    async def _is_newer_elsewhere(self, workflow: str) -> bool:
+        """Return whether a living worker serves a higher version of a workflow than this process."""
+        here = order_of(self._runtime.registry.current(workflow).version)
+        served = map(versioned, served_by(await living(self._runtime)))
+        return any(name == workflow and order_of(version) > here for name, version in served)
 
     async def _started(self, document: Mapping[str, Any], at: datetime) -> str:
         definition = self._runtime.registry.current(document["workflow"])

@@ -608,6 +608,28 @@ class TestTrouble:
             await passing(app, clock, hours=1)
         assert len(await stored(runs)) == 1
 
+    async def test_an_input_for_a_newer_version_is_left_to_who_serves_it(
+        self, make_app: Any, clock: MovableClock, runs: Any, database: Any
+    ) -> None:
+        """During a deploy, of two that come to the occurrence the one with the older code is first."""
+        older: Workflow[Any, Any, Any] = Workflow("rolled", input=int)
+        newer: Workflow[Any, Any, Any] = Workflow("rolled", version="1.10.0", input=dict[str, int])
+        for wf in (older, newer):
+            wf.step("linger")(_linger)
+        async with make_app(older, worker=False, clock=clock) as old, make_app(newer, worker=False, clock=clock) as new:
+            await new.schedules.create("hourly", newer, every="1h", input={"n": 1})
+            await passing(old, clock, hours=1)
+            assert (await old.schedules.get("hourly")).failed == 1, "nobody is known to serve a newer one"
+            seen = {"routes": ["rolled@1.10.0"], "seen_at": clock.now() + 2 * HOUR}
+            await database["streamline.workers"].insert_one({"_id": "w", **seen})
+            await passing(old, clock, hours=1)
+            schedule = await old.schedules.get("hourly")
+            assert (schedule.failed, len(schedule.waiting)) == (1, 1)
+            await passing(new, clock, seconds=10)
+            assert (await new.schedules.get("hourly")).waiting == ()
+            (run,) = await stored(runs)
+            assert (run["version"], run["scheduled_at"]) == ("1.10.0", schedule.waiting[0])
+
     async def test_a_gate_that_refuses_is_told(self, make_app: Any, clock: MovableClock, runs: Any) -> None:
         single: Workflow[Any, Any, Any] = Workflow("single", concurrency=Concurrency(1, on_limit="reject"))
         single.step("linger")(_linger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from streamline import Concurrency, Context, RetryPolicy, Workflow
+from streamline import Concurrency, Context, RetryAfter, RetryPolicy, Workflow
 from tests.stress.ledger import Ledger
 
 ANSWERED = ("wait", "event", "hook", "approval", "question", "each", "paused", "slot")
@@ -82,10 +82,11 @@ async def parked(ctx: Context[Any], ledger: Ledger, kind: str, seconds: float) -
             await ctx.wait("go", timeout=seconds, default=None)
         case "poll":
             until = await ctx.choose("until", time.time() + seconds)
-            await ctx.poll("job", lambda: True if time.time() > until else None, every=0.3, max_wait="10m")
+            every = max(0.3, seconds / 20)
+            await ctx.poll("job", lambda: True if time.time() > until else None, every=every, max_wait="10m")
         case "retry":
-            if ctx.attempt <= max(2, seconds):
-                raise ValueError("not yet")
+            if ctx.attempt <= 3:
+                raise RetryAfter(seconds / 3)
         case "child":
             await ctx.start_child("grown", None)
         case "join":

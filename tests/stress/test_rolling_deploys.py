@@ -12,7 +12,6 @@ import pytest
 
 from streamline import Streamline
 from tests.stress import ledger as ledgers
-from tests.stress.deadline import until
 from tests.stress.deploys import ANSWERED, BEHIND, KIN, KINDS, TIMED
 from tests.stress.evidence import Evidence, Runs, gather
 from tests.stress.fleet import Fleet
@@ -70,11 +69,11 @@ class Deploy:
         waiting = {"_id": {"$regex": f"^{phase}-({'|'.join(kinds)})-"}, "steps.1.waits.0": {"$exists": True}}
         return self.runs.count(**waiting) == size * len(kinds)
 
-    def done(self, phase: str, kinds: Sequence[str], size: int) -> None:
+    async def done(self, phase: str, kinds: Sequence[str], size: int) -> None:
         """Wait until all runs of these kinds are done; fail with what is stuck."""
-        these = {"_id": {"$regex": f"^{phase}-({'|'.join(kinds)})-"}}
+        these = {"workflow": "deployed", "_id": {"$regex": f"^{phase}-({'|'.join(kinds)})-"}}
         try:
-            until(lambda: self.runs.count(**these, status="done") == size * len(kinds), within=180, what="their ends")
+            await eventually(lambda: self.runs.count(**these, status="done") == size * len(kinds), within=90)
         except AssertionError:
             stuck = list(self.runs.documents(**these, status={"$ne": "done"}).values())
             raise AssertionError(f"{len(stuck)} are not done: {stuck[:3]}") from None
@@ -102,14 +101,14 @@ async def answer(rolled: Deploy, app: Streamline, phase: str, numbers: Sequence[
         await app.resume(f"{phase}-paused-{i}", 1)
 
 
-async def deploy(rolled: Deploy, *, size: int, strikes: int) -> Evidence:
+async def deploy(rolled: Deploy, *, size: int, strikes: int, long: float) -> Evidence:
     """Roll a deploy; return what is known of it afterwards."""
     fleet, runs = rolled.fleet, rolled.runs
     asking = Ledger(rolled.opening.ledger, "asking")
     early, late = range(size // 2), range(size // 2, size)
     # v1 alone.
     await rolled.start(OLD, "one", size, seconds=1.0)
-    await rolled.start(OLD, "long", size, seconds=5.0)
+    await rolled.start(OLD, "long", size, seconds=long)
     old = rolled.crew(OLD, "old", 2)
     rolled.strike(old, times=strikes)
     for phase in ("one", "long"):
@@ -123,8 +122,8 @@ async def deploy(rolled: Deploy, *, size: int, strikes: int) -> Evidence:
         rolled.strike(old, new, times=strikes)
         await eventually(lambda: rolled.parked("two", size), within=60)
         await answer(rolled, app, "two", range(size))
-        rolled.done("two", KINDS, size)
-        rolled.done("one", TIMED, size)
+        await rolled.done("two", KINDS, size)
+        await rolled.done("one", TIMED, size)
         # v2 alone, and it carries over; the last of v1 dies at work.
         for name in (*old.alive, *new.alive):
             fleet.kill(name)
@@ -135,7 +134,7 @@ async def deploy(rolled: Deploy, *, size: int, strikes: int) -> Evidence:
         await answer(rolled, app, "long", range(size))
         rolled.strike(carrying, times=strikes)
         open_ = {"status": {"$nin": ["done"]}}
-        until(lambda: runs.count(**open_) == 0, within=180, what="the end of all runs", every=0.2)
+        await eventually(lambda: runs.count(**open_) == 0, within=180, every=0.2)
         versions = {(info.workflow, info.version): info.live for info in await app.versions()}
         assert versions["deployed", "1.0.0"] == 0
     asking.close()
@@ -171,12 +170,12 @@ def rolled(fleet: Fleet, runs: Runs, dice: random.Random, mongo_uri: str, databa
 
 
 async def test_a_deploy_loses_nothing_and_mixes_nothing(rolled: Deploy) -> None:
-    check(await deploy(rolled, size=2, strikes=1), 2)
+    check(await deploy(rolled, size=2, strikes=1, long=5.0), 2)
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(900)
 async def test_a_deploy_of_many_runs_under_kills(rolled: Deploy) -> None:
-    carried = check(await deploy(rolled, size=20, strikes=12), 20)
+    carried = check(await deploy(rolled, size=20, strikes=12, long=60.0), 20)
     assert rolled.deaths >= 60
     assert all(carried[kind] for kind in TIMED)
