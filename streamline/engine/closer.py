@@ -58,7 +58,7 @@ class Closer:
             return
         try:
             if "removed_at" in run:
-                await self.clearing.finish(run)
+                await self._finish_removal(run)
                 return
             if is_told(run):
                 await self._let_go(run)
@@ -74,6 +74,10 @@ class Closer:
             await self._note(run, *entries, awaited=_has_reader(run))
         except StreamlineError:
             logger.warning("run %s: what follows from its end is left for later", run["_id"], exc_info=True)
+
+    async def _finish_removal(self, run: Mapping[str, Any]) -> None:
+        with suppress(RunNotFound):  # somebody else was first
+            await self.clearing.remove(run["_id"], EVERYTHING)
 
     async def _close_now(self, run_id: str) -> None:
         with suppress(RunNotFound):
