@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--no-kill", action="store_true", help="let both workers live")
     demo.add_argument("--keep", type=Path, metavar="PATH", help="directory that keeps the data; default none")
-    index_command.add_to(commands)
+    indexes = commands.add_parser("indexes", help="create the indexes that are missing, or with --check look only")
+    index_command.add_arguments(indexes)
     chosen = parser.parse_args(arguments)
     return _demo(chosen) if chosen.command == "demo" else asyncio.run(index_command.look_after_indexes(chosen))
 

@@ -17,9 +17,8 @@ from streamline.store import INDEXES, IndexIssue, Store, connect
 SOUND, FAULTY, UNUSABLE = 0, 1, 2
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to those of the command line."""
-    indexes = commands.add_parser("indexes", help="create the indexes that are missing, or with --check look only")
+def add_arguments(indexes: argparse.ArgumentParser) -> None:
+    """Add what the command understands."""
     indexes.add_argument("--uri", help="connection string; default MONGODB_URI")
     indexes.add_argument("--database", help="name of the database; default that of the connection string")
     indexes.add_argument("--prefix", default="streamline", help="beginning of the collections' names")

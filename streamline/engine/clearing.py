@@ -64,16 +64,16 @@ class Clearing:
             if "removed_at" not in run:
                 check_ended(run)
                 await self._check_parent(run)
-                if await self._settled(run):
-                    continue
+            if await self._settled(run):
+                continue
             tried = True
             if (count := await self._remove(run, children=children)) is not None:
                 self._runtime.bus.touch(run_id)
                 return count
         raise Conflict(f"delete: run {run_id} owes others something that cannot be settled at present", field="run_id")
 
-    async def finish(self, run: dict[str, Any]) -> int | None:
-        """Remove what belongs to a run that is marked, then the run; return how many runs are gone, or None."""
+    async def _finish(self, run: dict[str, Any]) -> int | None:
+        """Remove what belongs to a run, and then the run; return how many runs are gone, or None."""
         count = 0
         if run.get("takes_children"):
             for child in await self._family(run):
@@ -96,7 +96,7 @@ class Clearing:
             if not await self._runtime.store.run(statement, Scope(run.get("tenant_id"))):
                 return None
             carry_out(run, change)
-        return await self.finish(run)
+        return await self._finish(run)
 
     async def _remove_child(self, child: dict[str, Any]) -> int:
         """Remove a run whose parent is being removed, unless it has begun anew."""
@@ -135,7 +135,8 @@ class Clearing:
             if found:
                 await self._runtime.outbox.relay(found)
             return True
-        if "owes_at" in run and run.get("told_at") != run.get("ended_at"):
+        is_told = "removed_at" in run or run.get("told_at") == run.get("ended_at")
+        if "owes_at" in run and not is_told:
             await self._settle(run["_id"])
             return True
         return False

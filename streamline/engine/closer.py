@@ -59,7 +59,7 @@ class Closer:
             return
         try:
             if "removed_at" in run:
-                await self.clearing.finish(run)
+                await self._finish_removal(run)
                 return
             if is_told(run):
                 await self._let_go(run)
@@ -76,6 +76,10 @@ class Closer:
         except StreamlineError:
             said = "run %s: what follows from its end is left for later"
             logger.warning(said, run["_id"], exc_info=True, extra=about(run))
+
+    async def _finish_removal(self, run: Mapping[str, Any]) -> None:
+        with suppress(RunNotFound):  # somebody else was first
+            await self.clearing.remove(run["_id"], EVERYTHING)
 
     async def _close_now(self, run_id: str) -> None:
         with suppress(RunNotFound):

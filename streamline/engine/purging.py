@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from streamline.store import Scope, statements
 logger = logging.getLogger("streamline.engine")
 
 _BATCH = 500
+_AT_ONCE = 16
 
 
 async def purge(
@@ -59,9 +61,10 @@ async def _purge_within(runtime: Runtime, scope: Scope, wanted: Purge, limit: in
     async for page in _pages(runtime, scope, wanted):
         over = [run for run in page if wanted.concerns(run)][: None if limit is None else limit - removed]
         removed += await _remove_alone(runtime, scope, [run for run in over if is_alone(run)])
-        for run in over:
-            if not is_alone(run):
-                removed += await _remove_with_more(runtime, scope, run)
+        others = [run for run in over if not is_alone(run)]
+        for begin in range(0, len(others), _AT_ONCE):
+            some = others[begin : begin + _AT_ONCE]
+            removed += sum(await asyncio.gather(*(_remove_with_more(runtime, scope, run) for run in some)))
         if limit is not None and removed >= limit:
             break
     return removed

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, NonRetriableError, Tenancy, Workflow
+from streamline.engine.purging import sweep_memos
 from streamline.errors import InvalidName, InvalidQuery, WorkflowNotFound
 from tests.clocks import MovableClock
 from tests.integration.kin import Held
@@ -163,7 +164,7 @@ async def test_entries_of_memos_whose_run_is_gone_are_swept(make_app: Any, runs:
             await memo.insert_many(
                 {"_id": f"{run_id}/s/0/{n}", "run_id": run_id, "at": at, "entry": {}} for n in range(501)
             )
-        await app.purge()
+        await sweep_memos(app._open_session.runtime)
         assert set(await memo.distinct("run_id")) == {spilled.id, "alive"}
         assert await memo.count_documents({}) == before + 501
 

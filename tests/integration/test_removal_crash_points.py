@@ -154,3 +154,20 @@ async def test_the_log_has_the_events_of_a_run_before_it_goes(make_app: Any, dat
         assert await handle.delete() == 1
         told = [each["event"]["type"] async for each in database["streamline.log"].find({"run_id": "goes"})]
     assert told == ["run.created", "run.cancelled"]
+
+
+async def test_the_sweep_brings_events_into_the_log_before_it_removes_what_is_marked(
+    make_app: Any, database: Any
+) -> None:
+    run_id = await prepared(make_app, database, "spilled")
+    await dies(make_app, run_id, 2, "before")
+    runs, clock = database["streamline.runs"], MovableClock()
+    async with make_app(flow(), worker=False, clock=clock) as heir:
+        await heir.subscriber("audit").position()
+        begun = {"$set": {"outbox_at": clock.now(), "events.$[].at": clock.now()}}
+        assert (await runs.update_one({"_id": run_id, "removed_at": {"$exists": True}}, begun)).matched_count == 1
+        clock.move(seconds=10)
+        await heir.tick()
+        assert (await left(database))["runs of goes"] == 0
+        told = [each["event"]["type"] async for each in database["streamline.log"].find({"run_id": run_id})]
+    assert told[-1] == "run.failed"

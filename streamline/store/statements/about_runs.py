@@ -36,7 +36,7 @@ _OUTBOX = {
     "ended_at": 1, "owes_at": 1, "outbox_at": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
-REMOVABLE = dict.fromkeys(
+REMOVABLE: dict[str, int] = dict.fromkeys(
     (
         "status", "rev", "ended_at", "owes_at", "outbox_at", "removed_at", "takes_children", "told_at", "spilled",
         "children", "tenant_id", "workflow", "event_seq", "parent",
