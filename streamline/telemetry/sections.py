@@ -154,7 +154,7 @@ def starting(workflow: str, version: str, tenant_id: str | None, *, count: int =
         count: How many there are.
         origin: The stored trace of what starts them; default the present one.
     """
-    TELEMETRY.look()
+    TELEMETRY.glance()
     tracer = TELEMETRY.tracer
     if tracer is None:
         return NOTHING
