@@ -160,7 +160,8 @@ def test_a_rewind_to_where_the_run_has_not_been_is_refused(run: dict[str, Any], 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 def test_a_run_can_be_rewound_from_every_end(status: str) -> None:
-    run = finished() | {"status": status, "error": ERROR, "cancel": {"at": NOW}, "expire_at": NOW, "deadline_at": NOW}
+    run = finished() | {"status": status, "error": ERROR, "cancel": {"at": NOW}, "deadline_at": NOW}
+    run["expire_at"] = LATER + timedelta(days=1)
     run["steps"][0]["compensation"] = {"status": "done"}
     run = rewound(run, "s1")
     assert run["status"] == "waiting"

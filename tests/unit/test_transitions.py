@@ -341,7 +341,7 @@ def test_only_a_failed_or_cancelled_run_can_be_retried(status: str) -> None:
 
 
 def test_retrying_begins_the_failed_step_afresh() -> None:
-    run = failed() | {"idempotency_key": "k", "recovery_count": 3, "expire_at": LATER}
+    run = failed() | {"idempotency_key": "k", "recovery_count": 3, "expire_at": LATER + timedelta(days=1)}
     run["steps"][0] |= {"failures": 3, "memo": {"k": {"kind": "call", "output": 1}}}
     run = after(run, operating.retry(run, LATER))
     assert (run["status"], run["due_at"], run["attempt"], run["recovery_count"]) == ("waiting", LATER, 0, 0)
