@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ from streamline.engine.runtime import Runtime
 from streamline.engine.transacting import Again, Stored, Transaction
 from streamline.errors import CorruptRun, HeartbeatLost, NonRetriableError, RunNotFound, StreamlineError
 from streamline.settings import Worker
-from streamline.telemetry import about, driving
+from streamline.telemetry import TELEMETRY, about, driving
 
 logger = logging.getLogger("streamline.engine")
 
@@ -79,16 +79,16 @@ class Executor:
         self.settings = settings
         self.threads = threads
 
-    async def drive(self, holding: Holding) -> None:
-        """Do for the run whatever there is to do while it is held."""
+    def drive(self, holding: Holding) -> Coroutine[Any, Any, None]:
+        """Return what does for the run whatever there is to do while it is held, in a task of its own."""
+        return self._drive(holding) if TELEMETRY.tracer is None else self._traced(holding)
+
+    async def _traced(self, holding: Holding) -> None:
         with driving(holding.run) as holding.section:
             try:
                 await self._drive(holding)
             finally:
                 holding.section.left(holding.run, holding.why_lost)
-        if holding.why_lost == "lost":
-            said = "run %s: the lease was lost; left to its new holder"
-            logger.info(said, holding.run["_id"], extra=about(holding.run))
 
     async def _drive(self, holding: Holding) -> None:
         try:
@@ -101,6 +101,9 @@ class Executor:
             holding.lose()
         except StreamlineError as error:
             await self._quarantine(holding, error)
+        if holding.why_lost == "lost":
+            said = "run %s: the lease was lost; left to its new holder"
+            logger.info(said, holding.run["_id"], extra=about(holding.run))
 
     async def _see_to_parent(self, holding: Holding) -> None:
         """End a child that has not begun and is no longer wanted: its parent may have ended while it was inserted."""

@@ -292,7 +292,9 @@ class Holding:
             # What is said while the write is under way goes with the next one.
             riders = self._take_riders() if self.riders else {}
             try:
-                change = self.section.leaving(self.run, build(self.run))
+                change = build(self.run)
+                if self.section is not NOTHING:
+                    change = self.section.leaving(self.run, change)
                 if riders:
                     change = carrying(change, tuple(riders.values()))
                 if await self._try(change) or await self._moved_on(before):

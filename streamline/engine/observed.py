@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, Final
+from collections.abc import Awaitable, Mapping
+from typing import Final
 
 from streamline.domain.decisions import Completed, Failed, Interrupted, Jumped, Outcome, Parked, Skipped
 from streamline.engine.attempt import Attempt
-from streamline.telemetry import SPEAKING_OF, TELEMETRY, about
+from streamline.telemetry import NOTHING, SPEAKING_OF, TELEMETRY, Meters
 
 _WORDS: Final[Mapping[type[Outcome], str]] = {
     Completed: "done",
@@ -20,11 +19,28 @@ _WORDS: Final[Mapping[type[Outcome], str]] = {
 }
 
 
-async def observed(attempt: Attempt) -> Outcome | None:
-    """Carry an attempt out and return how it went; None where the lease was lost meanwhile."""
-    holding, place, meters, said = attempt.holding, attempt.place, TELEMETRY.meters, "lost"
-    token = SPEAKING_OF.set(partial(_fields, attempt))
-    began = 0.0 if meters is None else attempt.clock.monotonic()
+def observed(attempt: Attempt) -> Awaitable[Outcome | None]:
+    """Return the carrying out of an attempt, to be awaited, which says how it went; None where the lease was lost."""
+    run = attempt.holding.run
+    # A task that outlives its handler may keep this for long: words, and not what they were taken from.
+    SPEAKING_OF.set(
+        (
+            run["_id"],
+            run.get("workflow"),
+            run.get("version"),
+            attempt.step.id,
+            attempt.number,
+            run.get("tenant_id"),
+            run["lease"]["worker"],
+        )
+    )
+    if TELEMETRY.meters is None and attempt.holding.section is NOTHING:
+        return attempt.outcome()
+    return _told(attempt, TELEMETRY.meters)
+
+
+async def _told(attempt: Attempt, meters: Meters | None) -> Outcome | None:
+    holding, place, said, began = attempt.holding, attempt.place, "lost", attempt.clock.monotonic()
     try:
         with holding.section.step(holding.run, place.k, attempt.number, undo=place.undo) as section:
             outcome = await attempt.outcome()
@@ -34,10 +50,5 @@ async def observed(attempt: Attempt) -> Outcome | None:
                 section.failed(outcome.error)
             return outcome
     finally:
-        SPEAKING_OF.reset(token)
         if meters is not None:
             meters.attempted(holding.run, attempt.step.id, said, attempt.clock.monotonic() - began)
-
-
-def _fields(attempt: Attempt) -> dict[str, Any]:
-    return about(attempt.holding.run, attempt.step.id, attempt.number)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
 FIELDS: Final = ("run_id", "workflow", "version", "step", "attempt", "tenant_id", "worker")
 
-Fields = Callable[[], Mapping[str, Any]]
-
-# What is logged now is about this attempt; so it is in tasks and threads that begin there.
-SPEAKING_OF: Final[ContextVar[Fields | None]] = ContextVar("streamline_run_fields", default=None)
+# The fields of the attempt that is logged about now; so it is in tasks and threads that begin there.
+SPEAKING_OF: Final[ContextVar[tuple[str | int | None, ...] | None]] = ContextVar("streamline_run_fields", default=None)
 
 
 def about(run: Mapping[str, Any], step: str | None = None, attempt: int | None = None) -> dict[str, Any]:
@@ -53,8 +51,8 @@ class RunFields(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; keep the record."""
-        fields = SPEAKING_OF.get()
-        known = {} if fields is None or hasattr(record, "run_id") else fields()
+        fields = None if hasattr(record, "run_id") else SPEAKING_OF.get()
+        known = {} if fields is None else dict(zip(FIELDS, fields, strict=True))
         for name in FIELDS:
             if not hasattr(record, name):
                 setattr(record, name, known.get(name))

@@ -90,7 +90,7 @@ def test_the_filter_adds_all_fields_or_none() -> None:
         return made
 
     assert [getattr(record(), name) for name in FIELDS] == [None] * len(FIELDS)
-    token = SPEAKING_OF.set(lambda: about({"_id": "r1"}, "work", 3))
+    token = SPEAKING_OF.set(("r1", "flow", "1.0.0", "work", 3, None, "w"))
     assert (record().run_id, record().step, record().attempt) == ("r1", "work", 3)  # type: ignore[attr-defined]
     other = record(run_id="r2")  # a record about another run is not mixed with this one
     assert (other.run_id, other.step) == ("r2", None)  # type: ignore[attr-defined]
