@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo.read_concern import ReadConcern
 
 from streamline import Context, Continue, Done, NonRetriableError, RunHandle, Streamline, Worker, Workflow
 from streamline.domain.statuses import TERMINAL
@@ -317,7 +318,9 @@ def test_the_table_of_the_docs_shows_these_figures() -> None:
 async def is_parked(database: Any, handle: RunHandle[Any]) -> bool:
     """Looked up beside the app, so that it is not counted."""
     query = {"_id": handle.id, "status": "waiting", "lease": {"$exists": False}}
-    return bool(await database["streamline.runs"].count_documents(query))
+    # What a verb reads is what a majority has; what was just written may not be seen there yet.
+    runs = database.get_collection("streamline.runs", read_concern=ReadConcern("majority"))
+    return bool(await runs.count_documents(query))
 
 
 async def all_is_over(database: Any) -> bool:
