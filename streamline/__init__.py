@@ -16,11 +16,11 @@ from streamline.domain.stuck import StuckRun
 from streamline.domain.summary import RunSummary
 from streamline.domain.tenancy import Tenancy
 from streamline.domain.versions import Migration, VersionInfo
-from streamline.engine.context import Context
+from streamline.engine.driving.context import Context
+from streamline.engine.held.watching import Hooks
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.looping import Continue, Done
 from streamline.engine.primitives.webhooks import Hook
-from streamline.engine.watching import Hooks
 from streamline.errors import NonRetriableError, RetryAfter, StreamlineError
 from streamline.features.endpoints import CreatedWebhook, WebhookEndpoint
 from streamline.features.recurrence.schedule import Schedule

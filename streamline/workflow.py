@@ -36,7 +36,7 @@ from streamline.domain.payloads import ANY, Codec
 from streamline.domain.policies import RetryPolicy
 from streamline.domain.reactions import CancelOn, Trigger, checked_cancel_on, checked_triggers
 from streamline.domain.run import Run
-from streamline.engine.context import Context
+from streamline.engine.driving.context import Context
 from streamline.errors import DefinitionError, DuplicateStep, InvalidPolicy
 
 InputT = TypeVar("InputT", default=Any)

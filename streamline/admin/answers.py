@@ -9,7 +9,7 @@ from typing import Any
 
 from streamline.admin.opened import Opened
 from streamline.domain.run import Wait, read_waits
-from streamline.engine.sending import Missing
+from streamline.engine.events.sending import Missing
 from streamline.errors import InvalidInput, InvalidPolicy, NotWaiting
 from streamline.features.replies import Decision
 from streamline.workflow import Workflow

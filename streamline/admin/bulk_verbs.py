@@ -10,9 +10,9 @@ from streamline.domain.bulk_result import BulkResult
 from streamline.domain.definition import StepReference
 from streamline.domain.names import check_note
 from streamline.domain.statuses import ACTIVE, RETRIABLE, RUN_STATUSES, TERMINAL
+from streamline.engine.asking.in_bulk import Act, InBulk
 from streamline.engine.control import Control
-from streamline.engine.in_bulk import Act, InBulk
-from streamline.engine.removing import remove_run
+from streamline.engine.ended.removing import remove_run
 from streamline.engine.session import Session
 from streamline.errors import InvalidPolicy, InvalidQuery
 from streamline.store import Scope

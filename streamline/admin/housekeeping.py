@@ -11,9 +11,9 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.names import check_name
 from streamline.domain.statuses import RunStatus
 from streamline.domain.stuck import StuckRun
-from streamline.engine.purging import purge
-from streamline.engine.removing import remove_run
-from streamline.engine.stalling import stuck_runs
+from streamline.engine.asking.stalling import stuck_runs
+from streamline.engine.ended.purging import purge
+from streamline.engine.ended.removing import remove_run
 from streamline.errors import InvalidPolicy
 from streamline.store.filters import checked_limit
 from streamline.workflow import Workflow

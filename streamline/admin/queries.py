@@ -13,9 +13,9 @@ from streamline.domain.statistics import Stats
 from streamline.domain.statuses import RunStatus
 from streamline.domain.summary import SUMMARY_FIELDS, RunSummary, read_summary
 from streamline.domain.versions import VersionInfo
-from streamline.engine.counting import stats
+from streamline.engine.asking.counting import stats
+from streamline.engine.asking.known_definitions import versions
 from streamline.engine.endings import OnAsking
-from streamline.engine.known_definitions import versions
 from streamline.errors import RunCancelled, RunFailed
 from streamline.paging import Page, RunOptions
 from streamline.store.filters import RunQuery

@@ -13,7 +13,7 @@ from streamline.declaring.steps import WorkflowStep
 from streamline.domain.definition import StepReference
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import Codec
-from streamline.engine.context import Context
+from streamline.engine.driving.context import Context
 from streamline.engine.primitives.asking import check_on_timeout
 from streamline.engine.primitives.calling import MISSING
 from streamline.errors import InvalidPolicy, WaitTimeout

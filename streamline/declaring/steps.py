@@ -10,7 +10,7 @@ from typing_extensions import TypeVar
 from streamline.domain.definition import StepReference
 from streamline.domain.durations import Duration
 from streamline.domain.policies import RetryPolicy
-from streamline.engine.context import Context
+from streamline.engine.driving.context import Context
 from streamline.errors import DefinitionError
 
 InputT = TypeVar("InputT", default=Any)

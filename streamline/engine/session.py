@@ -11,14 +11,17 @@ from streamline.bus import Bus
 from streamline.clock import Clock
 from streamline.domain.definition import Definition
 from streamline.domain.tenancy import Tenancy
-from streamline.engine.closer import Closer
+from streamline.engine.asking.known_definitions import KnownDefinitions
+from streamline.engine.asking.run_pages import RunPages
 from streamline.engine.control import Control
+from streamline.engine.ended.closer import Closer
 from streamline.engine.endings import Endings
 from streamline.engine.event_log import EventLog
+from streamline.engine.events.inbox_delivery import HINT, Delivery
+from streamline.engine.events.replying import Replying
+from streamline.engine.events.sending import Sending
 from streamline.engine.facts import FACTS_SECONDS, Facts
-from streamline.engine.inbox_delivery import HINT, Delivery
 from streamline.engine.index_keeping import check_all, ensure_all, refuse_missing, wakes_of
-from streamline.engine.known_definitions import KnownDefinitions
 from streamline.engine.listening import Listening
 from streamline.engine.log.drivers import Drivers
 from streamline.engine.log.relay import Relay
@@ -27,16 +30,13 @@ from streamline.engine.loops import Breaker, end, repeat
 from streamline.engine.outbox import Outbox
 from streamline.engine.outgoing.dispatching import Dispatching
 from streamline.engine.registry import Registry
-from streamline.engine.replying import Replying
-from streamline.engine.run_pages import RunPages
 from streamline.engine.runtime import Runtime
 from streamline.engine.secrets import shared_secret
-from streamline.engine.sending import Sending
 from streamline.engine.starting.starter import Starter
 from streamline.engine.timetable import Timetable
 from streamline.engine.triggering import Triggers
 from streamline.engine.vital_signs import VitalSigns
-from streamline.engine.worker import ActiveWorker
+from streamline.engine.working.worker import ActiveWorker
 from streamline.errors import AppClosed, WrongLoop
 from streamline.features.tokens import TokenMaker
 from streamline.settings import Settings, Worker

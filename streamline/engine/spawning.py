@@ -12,7 +12,7 @@ from streamline.domain.transitions.birth import Order
 from streamline.engine.control import Control
 from streamline.engine.gates.entry import Entrance
 from streamline.engine.gates.throttles import Throttles
-from streamline.engine.limits import check_payload
+from streamline.engine.held.limits import check_payload
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
 from streamline.features.joining import child_id

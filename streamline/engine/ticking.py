@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from streamline.engine.closer import Closer
 from streamline.engine.control import Control
-from streamline.engine.inbox_delivery import Delivery
+from streamline.engine.ended.closer import Closer
+from streamline.engine.events.inbox_delivery import Delivery
 from streamline.engine.log.relay import relay_all
 from streamline.engine.loops import unbroken
 from streamline.engine.runtime import Runtime
 from streamline.engine.starting.starter import Starter
 from streamline.engine.timetable import Timetable
-from streamline.engine.worker import ActiveWorker
+from streamline.engine.working.worker import ActiveWorker
 from streamline.settings import Worker
 
 

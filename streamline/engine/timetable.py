@@ -18,8 +18,8 @@ from typing import Any, Final
 from streamline.domain.definition import Definition, versioned
 from streamline.domain.statuses import TERMINAL
 from streamline.domain.versions import order_of
+from streamline.engine.asking.presence import living, served_by
 from streamline.engine.control import Control
-from streamline.engine.presence import living, served_by
 from streamline.engine.runtime import Runtime
 from streamline.engine.starting.ordering import StartOptions
 from streamline.engine.starting.starter import Starter

@@ -10,7 +10,7 @@ from typing import Any, Final
 from streamline.domain.health import Health, HealthCheck, summed_up
 from streamline.engine.loops import end
 from streamline.engine.runtime import Runtime
-from streamline.engine.worker import ActiveWorker
+from streamline.engine.working.worker import ActiveWorker
 from streamline.store import CALIBRATE_SECONDS
 
 _STUCK_SECONDS: Final = 15.0

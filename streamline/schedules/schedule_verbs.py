@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from streamline.domain.durations import Duration, check_instant
 from streamline.domain.names import check_name
 from streamline.domain.payloads import ANY, check_input
-from streamline.engine.limits import check_payload
+from streamline.engine.held.limits import check_payload
 from streamline.engine.registry import Registry
 from streamline.engine.runtime import Runtime
 from streamline.engine.session import Session

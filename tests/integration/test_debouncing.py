@@ -10,7 +10,7 @@ import pytest
 
 from streamline import Debounce
 from streamline.domain.transitions import gating
-from streamline.engine.admission import Admission
+from streamline.engine.working.admission import Admission
 from tests.integration.meters import Meter, at_rest, by_first, working
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamline import Concurrency, Context, RetryPolicy, Streamline, Worker, Workflow
-from streamline.engine import queue_sampling
+from streamline.engine.working import queue_sampling
 from tests.integration.exported import Measured, measuring
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from streamline import Context, NonRetriableError, Settings, Worker, Workflow
-from streamline.engine.closer import Closer
+from streamline.engine.ended.closer import Closer
 from streamline.errors import StoreUnavailable
 from tests.clocks import MovableClock
 from tests.stress.saboteur import Saboteur

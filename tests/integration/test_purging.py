@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, NonRetriableError, Tenancy, Workflow
-from streamline.engine.purging import sweep_memos
+from streamline.engine.ended.purging import sweep_memos
 from streamline.errors import InvalidName, InvalidQuery, WorkflowNotFound
 from tests.clocks import MovableClock
 from tests.integration.kin import Held

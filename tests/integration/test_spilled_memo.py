@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamline import Context, RetryPolicy, Worker, Workflow
-from streamline.engine.closer import MEMO_MARGIN
+from streamline.engine.ended.closer import MEMO_MARGIN
 from tests.clocks import MovableClock
 from tests.integration.memo_runs import SILENT, Silence, memo_of, one_step, taken_over
 from tests.waiting import PATIENCE, eventually, status_of

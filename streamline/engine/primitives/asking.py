@@ -10,7 +10,8 @@ from streamline.domain.durations import Duration
 from streamline.domain.names import check_key, check_note
 from streamline.domain.payloads import ANY
 from streamline.domain.transitions.answering import LASTING
-from streamline.engine.branches import current
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.calling import MISSING
 from streamline.engine.primitives.waiting import (
     Entry,
@@ -21,7 +22,6 @@ from streamline.engine.primitives.waiting import (
     name_of,
     opened_wait,
 )
-from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidKey, InvalidPolicy, WaitTimeout
 from streamline.features.replies import Answer, Decision, decision_of
 from streamline.features.tokens import hash_of

@@ -13,9 +13,9 @@ from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.failures import is_worth_retrying
 from streamline.domain.payloads import ANY, codec_of
 from streamline.domain.policies import RetryPolicy
-from streamline.engine.branches import Branch, current, entered
+from streamline.engine.held.branches import Branch, current, entered
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.kept_failures import kept_failure, raised_again, stands
-from streamline.engine.surroundings import Surroundings
 from streamline.engine.threads import in_thread
 from streamline.errors import InvalidPolicy, StepTimeout
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from streamline.domain.payloads import ANY
-from streamline.engine.branches import current
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 
 _ADDRESS = "#checkpoint"
 

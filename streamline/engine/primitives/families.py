@@ -11,10 +11,10 @@ from streamline.domain.names import check_path_key
 from streamline.domain.payloads import ANY, Encoded
 from streamline.domain.run import read_output
 from streamline.domain.statuses import TERMINAL
-from streamline.engine.branches import Branch, current
+from streamline.engine.held.branches import Branch, current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.fanning import Settled
 from streamline.engine.primitives.waiting import park_on
-from streamline.engine.surroundings import Surroundings
 from streamline.errors import ChildFailed, InvalidInput, InvalidPolicy
 from streamline.features.joining import JoinPolicy, check_policy, child_id, standing
 

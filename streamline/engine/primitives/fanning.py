@@ -11,11 +11,11 @@ from typing import Any, Generic, Literal, TypeVar
 from streamline.domain.annotations import return_codec
 from streamline.domain.names import check_path_key
 from streamline.domain.payloads import Codec, Encoded
-from streamline.engine.branches import Branch, Jump, Suspension, current, escaped
+from streamline.engine.held.branches import Branch, Jump, Suspension, current, escaped
+from streamline.engine.held.surroundings import Surroundings
+from streamline.engine.held.watching import is_being_cancelled
 from streamline.engine.primitives.calling import invoke
 from streamline.engine.primitives.kept_failures import kept_failure, raised_again, stands
-from streamline.engine.surroundings import Surroundings
-from streamline.engine.watching import is_being_cancelled
 from streamline.errors import InvalidPolicy, NonDeterministicStep
 
 T = TypeVar("T")

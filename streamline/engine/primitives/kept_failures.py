@@ -10,8 +10,8 @@ from typing import Any
 
 from streamline.domain.failures import describe
 from streamline.domain.payloads import ANY
-from streamline.engine.loaded import loaded, name_of_class
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.loaded import loaded, name_of_class
+from streamline.engine.held.surroundings import Surroundings
 from streamline.errors import StreamlineError
 
 BRANCH_MESSAGE_MAX = 500

@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from streamline.domain.annotations import return_annotation
 from streamline.domain.payloads import ANY, Codec, codec_of
-from streamline.engine.branches import current
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.calling import invoke
-from streamline.engine.surroundings import Surroundings
 from streamline.errors import InvalidPolicy, NonRetriableError
 
 S = TypeVar("S")

@@ -10,8 +10,8 @@ from typing_extensions import TypeVar
 
 from streamline.domain.transitions.jumping import pinned
 from streamline.domain.transitions.patching import Patch
-from streamline.engine.branches import current
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.errors import StepNotFound
 
 T = TypeVar("T", default=Any)

@@ -9,10 +9,10 @@ from typing import Any
 from streamline.domain.annotations import return_codec
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import Codec
-from streamline.engine.branches import Branch, current
+from streamline.engine.held.branches import Branch, current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.calling import work
 from streamline.engine.primitives.waiting import Entry, park_on
-from streamline.engine.surroundings import Surroundings
 from streamline.errors import WaitTimeout
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from streamline.engine.branches import current
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.waiting import hold_on
-from streamline.engine.surroundings import Surroundings
 
 
 async def sleep(attempt: Surroundings, due: Callable[[], datetime], key: str | None) -> None:

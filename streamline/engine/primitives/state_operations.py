@@ -13,8 +13,8 @@ from typing import Any
 from streamline.domain.change import Append, read
 from streamline.domain.names import check_path_key
 from streamline.domain.transitions.patching import Patch
-from streamline.engine.branches import current
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.errors import InvalidKey
 
 _ADDRESS = "#state"

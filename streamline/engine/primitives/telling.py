@@ -14,8 +14,8 @@ from streamline.domain.names import check_key, check_note, check_path_key
 from streamline.domain.payloads import ANY
 from streamline.domain.run import Event
 from streamline.domain.transitions.patching import Patch
-from streamline.engine.branches import current
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.branches import current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.errors import HeartbeatLost, InvalidInput, InvalidKey
 from streamline.telemetry import about
 

@@ -9,9 +9,9 @@ from typing import Any, get_args
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.payloads import ANY, Codec, codec_of
 from streamline.domain.transitions.parking import waiting_event
-from streamline.engine.branches import Branch, Suspension
-from streamline.engine.loaded import name_of_class
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.branches import Branch, Suspension
+from streamline.engine.held.loaded import name_of_class
+from streamline.engine.held.surroundings import Surroundings
 from streamline.errors import InvalidInput, SerializationError
 
 Entry = Mapping[str, Any]

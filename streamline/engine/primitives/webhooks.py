@@ -6,10 +6,10 @@ from typing import Any
 
 from streamline.domain.durations import Duration, parse_duration
 from streamline.domain.transitions.answering import LASTING
-from streamline.engine.branches import Branch, current
+from streamline.engine.held.branches import Branch, current
+from streamline.engine.held.surroundings import Surroundings
 from streamline.engine.primitives.calling import MISSING
 from streamline.engine.primitives.waiting import Entry, decoded_answer, fits, hold_on, name_of, opened_wait
-from streamline.engine.surroundings import Surroundings
 from streamline.errors import HookAlreadyUsed, HookExpired, WaitTimeout
 from streamline.features.replies import decision_of
 from streamline.features.tokens import hash_of

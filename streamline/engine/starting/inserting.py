@@ -10,7 +10,7 @@ from typing import Any
 from streamline.domain.transitions.birth import Order, claimed, in_line, queued
 from streamline.engine.gates.entry import Entry
 from streamline.engine.runtime import Runtime
-from streamline.engine.worker import ActiveWorker
+from streamline.engine.working.worker import ActiveWorker
 from streamline.store.operations import Insert, Inserted
 
 Answer = asyncio.Future[Inserted]

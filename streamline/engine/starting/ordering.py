@@ -12,7 +12,7 @@ from streamline.domain.gates import gate_of
 from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
 from streamline.domain.transitions.birth import Order
-from streamline.engine.limits import check_payload
+from streamline.engine.held.limits import check_payload
 from streamline.engine.runtime import Runtime
 from streamline.errors import InvalidKey, InvalidPolicy
 from streamline.ids import new_run_id

@@ -24,7 +24,7 @@ from streamline.engine.runtime import Runtime
 from streamline.engine.starting.inserting import Inserting
 from streamline.engine.starting.ordering import StartOptions, deadline_of, due_at_of, order_of
 from streamline.engine.starting.session_starting import Reader, SessionStarting
-from streamline.engine.worker import ActiveWorker
+from streamline.engine.working.worker import ActiveWorker
 from streamline.errors import (
     ConcurrencyLimitReached,
     IdempotencyConflict,

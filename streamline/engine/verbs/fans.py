@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from streamline.domain.definition import StepReference, WorkflowReference
-from streamline.engine.branches import Jump
+from streamline.engine.held.branches import Jump
 from streamline.engine.primitives.families import ChildRun, OnParentClose, join, start_child
 from streamline.engine.primitives.fanning import Collected, Mode, OnBranchError, each, gather
 from streamline.engine.primitives.looping import Continue, Done, loop

@@ -6,8 +6,8 @@ import inspect
 import threading
 from types import FrameType
 
-from streamline.engine.branches import Suspension
-from streamline.engine.surroundings import Surroundings
+from streamline.engine.held.branches import Suspension
+from streamline.engine.held.surroundings import Surroundings
 from streamline.errors import ContextClosed, NonRetriableError, WrongLoop
 
 

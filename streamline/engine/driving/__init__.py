@@ -1,0 +1,1 @@
+"""Driving a run: attempts, handlers, and the writes that end them."""

@@ -1,0 +1,1 @@
+"""Bringing to runs what comes from outside: answers, decisions, events."""

@@ -1,0 +1,1 @@
+"""What an attempt holds: the run, its memo, its state, its branches."""

@@ -1,0 +1,1 @@
+"""The worker: finding, claiming and calling up runs."""
