@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, Self
 
@@ -76,7 +76,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._loops: list[asyncio.Task[None]] = []
         self.vital_signs = VitalSigns(runtime, worker, lambda: self._loops)
-        self._forget_schedules: Callable[[], None] = lambda: None
+        self._forgets: list[Callable[[], None]] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._dispatch: asyncio.Task[None] | None = None
 
@@ -171,18 +171,18 @@ class Session:
             self.vital_signs.calibrated(await calibrate(driver, clock))
             return CALIBRATE_SECONDS
 
-        self._loops.append(asyncio.ensure_future(repeat("reading the server's clock", once, clock.sleep, Breaker())))
+        self._keep("reading the server's clock", once)
 
     def keep_to_facts(self) -> None:
         """Keep to what is decided elsewhere for the whole deployment."""
-        facts, clock = self.runtime.facts, self.runtime.clock
+        facts = self.runtime.facts
 
         async def once() -> float:
             await facts.load()
             return FACTS_SECONDS
 
-        self._loops.append(asyncio.ensure_future(repeat("reading the facts", once, clock.sleep, Breaker())))
-        self._forget_facts = facts.listen()
+        self._keep("reading the facts", once)
+        self._forgets.append(facts.listen())
 
     async def hold_up(self, workflow: str) -> None:
         """Let no step of a workflow begin, anywhere."""
@@ -194,44 +194,50 @@ class Session:
 
     def close_runs(self) -> None:
         """Do what follows from the end of runs: those that end here at once, others' where it was left undone."""
-        self._forget = self.runtime.bus.on_closed(self._close_soon)
+        self._forgets.append(self.runtime.bus.on_closed(self._close_soon))
         if self.worker is not None:
-            closing = repeat("closing runs", self.closer.run_once, self.runtime.clock.sleep, Breaker())
-            self._loops.append(asyncio.ensure_future(closing))
+            self._keep("closing runs", self.closer.run_once)
 
     def relay(self) -> None:
         """Bring into the log what runs have to tell, where somebody wants it."""
-        self._forget_stored = self.runtime.outbox.listen()
+        self._forgets.append(self.runtime.outbox.listen())
         self._relay = Relay(self.runtime)
         if self.worker is not None:
-            relaying = repeat("relaying events", self._relay.run_once, self._relay.wait, Breaker())
-            self._loops.append(asyncio.ensure_future(relaying))
+            self._keep("relaying events", self._relay.run_once, self._relay.wait)
 
     async def deliver_events(self) -> None:
         """Deliver events: those that are stored here at once, others' where that was left undone."""
         runtime, delivery = self.runtime, self.delivery
         await runtime.triggers.announce()
-        self._forget_events = (
+        self._forgets += (
             runtime.bus.on_posted(lambda event: self._finish(delivery.try_to_deliver(event))),
             runtime.bus.on_hint(HINT, lambda: self._finish(delivery.look())),
         )
         if self.worker is not None:
-            sweeping = repeat("delivering events", delivery.run_once, runtime.clock.sleep, Breaker())
-            self._loops.append(asyncio.ensure_future(sweeping))
+            self._keep("delivering events", delivery.run_once)
 
     def dispatch(self) -> None:
         """Have webhooks delivered, where somebody wants any."""
         self._dispatching = Dispatching(self.runtime)
         if self.worker is not None:
-            dispatching = repeat("dispatching webhooks", self._dispatching.run_once, self._dispatching.wait, Breaker())
-            self._dispatch = asyncio.ensure_future(dispatching)
+            self._dispatch = self._keep("dispatching webhooks", self._dispatching.run_once, self._dispatching.wait)
 
     def keep_to_schedules(self, settings: Worker) -> None:
         """Start what is due of the schedules whose workflows are served here."""
         timetable = Timetable(self.runtime, self.starter, self.control, settings.poll_seconds)
-        self._forget_schedules = timetable.listen()
-        keeping = repeat("keeping to schedules", timetable.run_once, timetable.wait, Breaker())
-        self._loops.append(asyncio.ensure_future(keeping))
+        self._forgets.append(timetable.listen())
+        self._keep("keeping to schedules", timetable.run_once, timetable.wait)
+
+    def _keep(
+        self,
+        name: str,
+        run_once: Callable[[], Awaitable[float]],
+        wait: Callable[[float], Awaitable[None]] | None = None,
+    ) -> asyncio.Task[None]:
+        """Begin a loop that goes on until the app is closed."""
+        loop = asyncio.ensure_future(repeat(name, run_once, wait or self.runtime.clock.sleep, Breaker()))
+        self._loops.append(loop)
+        return loop
 
     def _close_soon(self, run: dict[str, Any]) -> None:
         if "owes_at" in run:
@@ -262,13 +268,9 @@ class Session:
         await self._finish_all()
         await self.pages.close()
         await self.starter.close()
-        self._forget()
-        self._forget_facts()
-        self._forget_stored()
-        self.runtime.outbox.log.close()
-        for forget in self._forget_events:
+        for forget in self._forgets:
             forget()
-        self._forget_schedules()
+        self.runtime.outbox.log.close()
         await end(self._loops)
         await self.vital_signs.close()
         await self._relay.stop()
