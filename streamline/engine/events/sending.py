@@ -39,6 +39,17 @@ class Missing:
     has_input: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An event on its way, and whom it is for: one run, or those in scope that fit."""
+
+    name: str
+    payload: Encoded
+    scope: Scope
+    run_id: str | None
+    match: Mapping[str, Any] | None
+
+
 class Sending:
     """Sends events."""
 
@@ -62,9 +73,9 @@ class Sending:
             scope.single()
         wanted = await self._checked(match)
         if missing is not None:
-            return await self._send_or_start(name, encoded, scope, run_id, wanted, missing)
+            return await self._send_or_start(_Sent(name, encoded, scope, run_id, wanted), missing)
         if run_id is not None:
-            return await self._send_to(run_id, name, encoded, scope)
+            return await self._send_to(run_id, _Sent(name, encoded, scope, run_id, wanted))
         await self._runtime.triggers.refresh()
         if not self._runtime.triggers.names_tenant(name, encoded.value):
             scope.single()
@@ -82,71 +93,54 @@ class Sending:
         await self._runtime.store.run(statements.find_fitting("", stored))
         return stored
 
-    async def _send_to(self, run_id: str, name: str, payload: Encoded, scope: Scope) -> int:
+    async def _send_to(self, run_id: str, sent: _Sent) -> int:
         try:
-            await self._control.deliver(run_id, name, payload, scope)
+            await self._control.deliver(run_id, sent.name, sent.payload, sent.scope)
         except AlreadyFinished:
             return 0
         return 1
 
-    async def _send_or_start(
-        self,
-        name: str,
-        payload: Encoded,
-        scope: Scope,
-        run_id: str | None,
-        match: Mapping[str, Any] | None,
-        missing: Missing,
-    ) -> int:
+    async def _send_or_start(self, sent: _Sent, missing: Missing) -> int:
         for _ in range(_RACES):
-            found = await self._addressed(scope, run_id, match, missing.definition)
-            reached = sum([await self._send_to(each, name, payload, scope) for each in found])
+            found = await self._addressed(sent, missing.definition)
+            reached = sum([await self._send_to(each, sent) for each in found])
             if reached:
                 return reached
-            started = await self._start(name, payload, scope, run_id, match, missing)
+            started = await self._start(sent, missing)
             if started is None:
                 return 1
             try:
                 # Somebody else was first: the event is for the run that they have started.
-                if await self._send_to(started, name, payload, scope):
+                if await self._send_to(started, sent):
                     return 1
             except RunNotFound:
                 continue
         raise StoreUnavailable("the run to be started was started and ended by others too often")
 
-    async def _addressed(
-        self, scope: Scope, run_id: str | None, match: Mapping[str, Any] | None, definition: Definition
-    ) -> list[str]:
-        if run_id is None:
-            asked = statements.find_addressed(definition.name, match or {}, _ADDRESSED_MAX)
-            return [run["_id"] for run in await self._runtime.store.run(asked, scope)]
+    async def _addressed(self, sent: _Sent, definition: Definition) -> list[str]:
+        if sent.run_id is None:
+            asked = statements.find_addressed(definition.name, sent.match or {}, _ADDRESSED_MAX)
+            return [run["_id"] for run in await self._runtime.store.run(asked, sent.scope)]
         try:
-            run = await self._runtime.read(check_run_id(run_id), scope, {"workflow": 1, "status": 1})
+            run = await self._runtime.read(check_run_id(sent.run_id), sent.scope, {"workflow": 1, "status": 1})
         except RunNotFound:
             return []
         if run["workflow"] != definition.name or run["status"] in TERMINAL:
             raise IdempotencyConflict("run_id: a run of another workflow has it, or one that has ended", field="run_id")
-        return [run_id]
+        return [sent.run_id]
 
-    async def _start(
-        self,
-        name: str,
-        payload: Encoded,
-        scope: Scope,
-        run_id: str | None,
-        match: Mapping[str, Any] | None,
-        missing: Missing,
-    ) -> str | None:
+    async def _start(self, sent: _Sent, missing: Missing) -> str | None:
         """Start the run with the event in its inbox; return None, or the run that was there before."""
         now, mark = self._runtime.clock.now(), self._runtime.store.new_mark()
-        kept = {"id": mark, "name": name, "payload": payload.value, "size": payload.size, "at": now}
+        payload, run_id = sent.payload, sent.run_id
+        kept = {"id": mark, "name": sent.name, "payload": payload.value, "size": payload.size, "at": now}
         value = missing.input if missing.has_input else copied(payload.value)
         born: dict[str, Any] = {"inbox": (kept,)}
         if run_id is None:
-            born["idempotency_key"] = _key_of(name, match)
+            born["idempotency_key"] = _key_of(sent.name, sent.match)
         try:
             options: Any = {} if run_id is None else {"run_id": run_id}
-            started = await self._starter.start(missing.definition, value, options, scope, **born)
+            started = await self._starter.start(missing.definition, value, options, sent.scope, **born)
         except IdempotencyConflict as error:
             if run_id is None or error.field != "run_id":
                 raise
