@@ -99,7 +99,7 @@ RUN_INDEXES = (
     Index(
         "runs_live",
         (("live", 1), ("route", 1), ("_id", 1), ("tenant_id", 1)),
-        ("count_routes", "count_runs", "find_page", "find_route"),
+        ("count_routes", "count_runs", "find_addressed", "find_page", "find_route"),
         {"partialFilterExpression": {"live": True}},
     ),
     Index(
@@ -122,7 +122,7 @@ RUN_INDEXES = (
     Index(
         "runs_page_by_workflow",
         (("tenant_id", 1), ("workflow", 1), ("created_at", -1), ("_id", -1)),
-        ("count_runs", "find_addressed", "find_ended", "find_page"),
+        ("count_runs", "find_ended", "find_page"),
     ),
     Index(
         "runs_paused",

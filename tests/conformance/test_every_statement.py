@@ -269,8 +269,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_active_child": [Case(statements.find_active_child(parent, "fan0"), "runs_children")],
         "find_asked_again": [Case(statements.find_asked_again(sub, 10), "subscribers_again", EACH // 3)],
         "find_addressed": [
-            Case(statements.find_addressed("kin", {}, 10), "runs_page_by_workflow", 10, 6 * EACH),
-            Case(statements.find_addressed("kin", {"input.n": 2}, 10), "runs_page_by_workflow", 0, 6 * EACH),
+            Case(statements.find_addressed("kin", {}, 10), "runs_live", 10, 2 * EACH),
+            Case(statements.find_addressed("kin", {"input.n": 2}, 10), "runs_live", 0, 6 * EACH),
         ],
         "find_children": [
             Case(statements.find_children(parent), "runs_children", EACH),

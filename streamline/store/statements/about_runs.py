@@ -180,16 +180,18 @@ def find_active_child(parent_id: str, fan: str) -> Find:
 
 
 def find_addressed(workflow: str, match: Filter, limit: int) -> Find:
-    """Find active runs of a workflow that fit a filter, the newest first.
+    """Find active runs of a workflow that fit a filter, of each version the largest ids first.
 
-    Index: runs_page_by_workflow.
+    Index: runs_live.
     """
+    of_workflow = {"live": True, "route": {"$gt": f"{workflow}@", "$lt": f"{workflow}A"}}  # "A" comes after "@"
     return Find(
         "find_addressed",
-        {"$and": [{"workflow": workflow, "status": {"$in": sorted(ACTIVE)}}, match]},
+        {"$and": [of_workflow, match]},
         projection={"_id": 1},
-        sort=(("created_at", -1), ("_id", -1)),
+        sort=(("route", -1), ("_id", -1)),
         limit=limit,
+        hint="runs_live",
     )
 
 
