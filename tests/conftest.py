@@ -14,6 +14,8 @@ import hypothesis  # here, because its plugin would import it at the very end, w
 import pytest
 from pymongo import AsyncMongoClient, MongoClient
 
+from tests.databases import drop_collections, empty_collections
+
 T = TypeVar("T")
 
 # A verdict on a commit is the same each time; look for new examples with STREAMLINE_TEST_RANDOM=1.
@@ -86,8 +88,14 @@ def database_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def client(mongo_uri: str, driver: str, database_name: str) -> AsyncIterator[Any]:
-    """A client of the driver under test; the test's database is dropped after it."""
+def is_reused() -> bool:
+    """Whether the test's database is another test's after it."""
+    return False
+
+
+@pytest.fixture
+async def client(mongo_uri: str, driver: str, database_name: str, is_reused: bool) -> AsyncIterator[Any]:
+    """A client of the driver under test; what the test has stored is removed after it."""
     if driver == "motor":
         from motor.motor_asyncio import AsyncIOMotorClient
 
@@ -96,9 +104,7 @@ async def client(mongo_uri: str, driver: str, database_name: str) -> AsyncIterat
         client = AsyncMongoClient(mongo_uri, tz_aware=True)
     try:
         yield client
-        # Dropping a database takes the server a tenth of a second, dropping its collections next to nothing.
-        for collection in await client[database_name].list_collection_names():
-            await client[database_name].drop_collection(collection)
+        await (empty_collections if is_reused else drop_collections)(client[database_name])
     finally:
         if (closing := client.close()) is not None:  # Motor closes without a coroutine
             await closing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from pymongo import MongoClient
@@ -28,6 +29,24 @@ def busy_removal(mongo_uri: str) -> Iterator[None]:
         client.admin.command("setParameter", 1, ttlMonitorSleepSecs=1)
         yield
         client.admin.command("setParameter", 1, ttlMonitorSleepSecs=before)
+
+
+@pytest.fixture(scope="session")
+def reused_name() -> str:
+    """The name of the database that most tests have, one after the other."""
+    return f"integration_{uuid4().hex[:16]}"
+
+
+@pytest.fixture
+def is_reused(request: pytest.FixtureRequest) -> bool:
+    """Whether the database is reused: to create and drop fifty files takes longer than most tests do."""
+    return request.node.get_closest_marker("own_database") is None
+
+
+@pytest.fixture
+def database_name(database_name: str, reused_name: str, is_reused: bool) -> str:
+    """The database of most tests; a name no other test has, where it is marked ``own_database``."""
+    return reused_name if is_reused else database_name
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from streamline.store import INDEXES
 from tests.conformance.documents import draft
 from tests.integration.kin import leaf
 
+pytestmark = pytest.mark.own_database
+
 ALL = sum(map(len, INDEXES.values()))
 LOOKS_ONLY = Settings(create_indexes=False)
 

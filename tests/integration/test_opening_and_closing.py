@@ -22,6 +22,8 @@ from streamline.errors import (
 )
 from tests.integration.conftest import QUICK
 
+pytestmark = pytest.mark.own_database
+
 
 def echoing(version: str = "1.0.0") -> Workflow[Any, Any, Any]:
     wf: Workflow[Any, Any, Any] = Workflow("echo", version=version)
