@@ -1,5 +1,6 @@
 """What the engine tells of itself: spans, measurements and the fields of log records; alone knows OpenTelemetry."""
 
+from streamline.telemetry.discretion import Discretion, discreet_message
 from streamline.telemetry.measuring import Meters
 from streamline.telemetry.providers import TELEMETRY
 from streamline.telemetry.queue_depth import SeenQueue, Waiting
@@ -11,6 +12,7 @@ __all__ = [
     "NOTHING",
     "SPEAKING_OF",
     "TELEMETRY",
+    "Discretion",
     "Meters",
     "RunFields",
     "Section",
@@ -19,6 +21,7 @@ __all__ = [
     "about",
     "carried",
     "detached",
+    "discreet_message",
     "driving",
     "starting",
 ]

@@ -6,7 +6,6 @@ Each is the current one for the code inside it, and ends however that code ends.
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -17,7 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from streamline.domain.change import Change
-from streamline.domain.failures import message_of
+from streamline.telemetry.discretion import discreet_message, where
 from streamline.telemetry.providers import TELEMETRY
 from streamline.telemetry.trace_context import context_of, written
 
@@ -26,8 +25,6 @@ logger = logging.getLogger("streamline.engine")
 _STACK_MAX: Final = 8192
 _KEY_MAX: Final = 256
 _FAILED: Final = ("failed", "compensation_failed")
-# Their messages quote the values that they are about.
-_QUOTING: Final = ("bson", "gridfs", "motor", "pydantic", "pydantic_core", "pymongo")
 
 
 class Section:
@@ -103,8 +100,8 @@ class Span(Section):
 
     def failed(self, error: BaseException) -> None:
         """Record what went wrong: its type, what the run keeps of its message, and where, but no values."""
-        kind, said = type(error).__qualname__, _said(error)
-        told = {"exception.type": kind, "exception.message": said, "exception.stacktrace": _where(error)}
+        kind, said = type(error).__qualname__, discreet_message(error)
+        told = {"exception.type": kind, "exception.message": said, "exception.stacktrace": where(error)[-_STACK_MAX:]}
         self._span.add_event("exception", told)
         self._span.set_attribute("error.type", kind)
         self._span.set_status(Status(StatusCode.ERROR, said))
@@ -203,14 +200,3 @@ def _report(raised: Exception) -> None:
 def _of(run: Mapping[str, Any]) -> dict[str, Any]:
     names = {"workflow": "workflow", "version": "version", "run_id": "_id", "tenant_id": "tenant_id"}
     return {f"streamline.{name}": value for name, at in names.items() if isinstance(value := run.get(at), str)}
-
-
-def _said(error: BaseException) -> str:
-    if str(type(error).__module__).partition(".")[0] in _QUOTING:
-        return "(its message may hold values, and is not told)"
-    return message_of(error)
-
-
-def _where(error: BaseException) -> str:
-    # Only where: the messages of what caused it may hold values.
-    return "".join(traceback.format_tb(error.__traceback__))[-_STACK_MAX:]

@@ -8,8 +8,9 @@ import logging
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from streamline import Context, Hooks, NonRetriableError, RunFields, Tenancy, Worker, Workflow
+from streamline import Context, Hooks, NonRetriableError, OnEvent, RunFields, Tenancy, Worker, Workflow
 from streamline.telemetry.run_fields import FIELDS
 from tests.waiting import eventually, status_of
 
@@ -162,3 +163,43 @@ async def test_no_record_tells_a_value(make_app: Any, runs: Any, kept: Kept) -> 
     assert len(ours) > 3
     for record in ours:
         assert SECRET not in formatter.format(record) + str(vars(record)), record.getMessage()
+
+
+class Card(BaseModel):
+    number: str
+
+
+class Amount(BaseModel):
+    number: int
+
+
+async def test_what_does_not_fit_is_told_of_without_its_values(make_app: Any, kept: Kept) -> None:
+    """Messages of pydantic quote what they refuse, and the driver's quote documents."""
+    first: Workflow[Any, Any, Any] = Workflow("first", input=Card)
+    second: Workflow[Any, Any, Any] = Workflow("first", version="2.0.0", input=Amount)
+    heard: Workflow[Any, Any, Any] = Workflow("heard", input=Amount, triggers=[OnEvent("paid")])
+
+    @first.step
+    async def ask(ctx: Context[Any]) -> None:
+        await ctx.wait("an answer")
+
+    async def nothing(ctx: Context[Any]) -> None: ...
+
+    second.step(id="ask")(nothing)
+    heard.step(nothing)
+    second.migrate("1.0.0")(lambda run: None)
+    async with make_app(first, heard) as app:
+        run = await app.start(first, Card(number=SECRET))
+        await status_of(run, "waiting")
+        await app.send_event("paid", {"number": SECRET})
+        await eventually(lambda: bool(kept.saying("does not start heard")))
+    async with make_app(second):
+        await eventually(lambda: bool(kept.saying("is not carried over")))
+    told = [record for record in kept.records if record.exc_text]
+    assert len(told) >= 2
+    for record in told:
+        text = logging.Formatter().format(record)
+        assert "Traceback" in text
+        assert "ValidationError" in text
+        assert SECRET not in text
+    assert not kept.saying(SECRET)

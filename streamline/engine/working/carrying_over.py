@@ -17,7 +17,7 @@ from streamline.engine.asking.presence import living, served_by
 from streamline.engine.runtime import Runtime
 from streamline.errors import InvalidInput, InvalidPolicy
 from streamline.store import statements
-from streamline.telemetry import about
+from streamline.telemetry import about, discreet_message
 
 logger = logging.getLogger("streamline.engine")
 
@@ -98,7 +98,7 @@ class CarryingOver:
         except Exception as error:
             self._refused.add(run["_id"])
             said = "run %s is not carried over to %s: %s"
-            logger.exception(said, run["_id"], definition.route, error, extra=about(run))
+            logger.exception(said, run["_id"], definition.route, discreet_message(error), extra=about(run))
             return False
         if not await self._runtime.commit(run, change):
             return False  # somebody else was faster, or it is driven again
