@@ -270,7 +270,7 @@ async def test_a_server_that_does_not_answer_is_reported_in_time(unused_tcp_port
     assert caught.value.http_status == 503
 
 
-@pytest.mark.parametrize("bad", [5, "echo", object(), None], ids=repr)
+@pytest.mark.parametrize("bad", [5, "echo", object(), None], ids=["number", "text", "object", "none"])
 def test_only_workflows_can_be_registered(bad: Any) -> None:
     with pytest.raises(DefinitionError):
         Streamline("mongodb://h", workflows=[bad])
