@@ -17,6 +17,7 @@ NOTE_MAX = 4096
 TAGS_MAX = 32
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
+_OCCURRENCE = re.compile(r"@\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\Z", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}", re.ASCII)
 
@@ -64,6 +65,14 @@ def check_note(value: object, field: str) -> str | None:
 def check_run_id(value: object) -> str:
     """Return `value` if it may be a run id; raise `InvalidKey` otherwise."""
     return check_key(value, "run_id")
+
+
+def check_new_run_id(value: object) -> str:
+    """Return `value` if a run may be started under it; raise `InvalidKey` for the ids of schedules' occurrences."""
+    run_id = check_run_id(value)
+    if _OCCURRENCE.search(run_id):
+        raise InvalidKey("run_id: ids that end in @ and an instant are those of schedules", field="run_id")
+    return run_id
 
 
 def check_path_key(value: object, field: str) -> str:

@@ -15,7 +15,7 @@ OnAsking = Callable[[dict[str, Any]], Awaitable[None]]
 
 _FIRST_LOOK, _LONGEST_LOOK, _GROWTH = 0.02, 1.0, 1.5
 _HELD_LOOK = 5.0
-_EVENTS = {"events": 1, "status": 1, "tenant_id": 1}
+_EVENTS = {"born": 1, "events": 1, "status": 1, "tenant_id": 1}
 
 
 class Endings:
@@ -76,7 +76,7 @@ class Endings:
             run = await self._runtime.read(run_id, scope, _EVENTS)
             fresh = [stored for stored in run["events"] if stored["seq"] > after]
             if fresh and fresh[0]["seq"] > after + 1 and self._runtime.outbox.is_on:
-                async for event in self._from_log(run_id, after, fresh[0]["seq"]):
+                async for event in self._from_log(run, after, fresh[0]["seq"]):
                     yield event
             for stored in fresh:
                 yield read_event(run_id, stored, run.get("tenant_id"))
@@ -85,11 +85,12 @@ class Endings:
             after, pause = (fresh[-1]["seq"], _FIRST_LOOK) if fresh else (after, min(pause * _GROWTH, _LONGEST_LOOK))
             await self._runtime.bus.changed(run_id, pause)
 
-    async def _from_log(self, run_id: str, after: int, before: int) -> AsyncIterator[Event]:
+    async def _from_log(self, run: Mapping[str, Any], after: int, before: int) -> AsyncIterator[Event]:
         """Yield the events that the run keeps no more: the log had them before they went."""
-        while found := await self._runtime.outbox.log.read_run(run_id, after):
+        while found := await self._runtime.outbox.log.read_run(run["_id"], after):
             for entry in found:
                 if entry["seq"] >= before:
                     return
-                yield read_event(run_id, entry["event"], entry["tenant_id"])
+                if entry.get("born") == run.get("born"):  # and not of another run that had the id
+                    yield read_event(run["_id"], entry["event"], entry["tenant_id"])
             after = found[-1]["seq"]

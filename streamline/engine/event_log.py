@@ -116,5 +116,7 @@ class EventLog:
         """Return the entries without those of the first one's run that the log has."""
         refused = left[0]
         known = await self.read_run(refused["run_id"], refused["seq"] - 1)
-        last = max([refused["seq"], *(entry["seq"] for entry in known)])
-        return [entry for entry in left if entry["run_id"] != refused["run_id"] or entry["seq"] > last]
+        # Another run may have had the same id.
+        last = max([refused["seq"], *(entry["seq"] for entry in known if entry.get("born") == refused.get("born"))])
+        run = (refused["run_id"], refused.get("born"))
+        return [entry for entry in left if (entry["run_id"], entry.get("born")) != run or entry["seq"] > last]

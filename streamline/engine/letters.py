@@ -57,7 +57,7 @@ def completion(runtime: Runtime, run: Mapping[str, Any], workflows: list[str]) -
     """Return the end of a run as the inbox keeps it, for the workflows that it starts."""
     now = runtime.clock.now()
     event = {
-        "_id": f"end.{run['ends']}.{run['_id']}",
+        "_id": f"end.{run['ends']}.{run['born']}.{run['_id']}",
         "of": {"run_id": run["_id"], "workflow": run["workflow"], "status": run["status"]},
         "payload": run.get("output") if run["status"] == "done" else None,
         "tenant_id": run.get("tenant_id"),

@@ -94,8 +94,9 @@ class Runtime:
         return statements.advance_run(run["_id"], change, self.store.new_mark()), change
 
     def insertion(self, run: dict[str, Any], weight: int) -> Insert:
-        """Return the statement that stores a new run."""
-        return statements.insert_run(self.outbox.born(run), self.store.new_mark(), weight)
+        """Return the statement that stores a new run; the run keeps the mark that tells it from others of its id."""
+        run["born"] = self.store.new_mark()
+        return statements.insert_run(self.outbox.born(run), run["born"], weight)
 
     def newborn(self, run: Mapping[str, Any]) -> None:
         """Tell listeners of this process of a new run that is stored, and count it."""

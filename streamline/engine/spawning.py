@@ -15,8 +15,9 @@ from streamline.engine.gates.throttles import Throttles
 from streamline.engine.held.limits import check_payload
 from streamline.engine.primitives.families import Wanted
 from streamline.engine.runtime import Runtime
+from streamline.errors import IdempotencyConflict
 from streamline.features.joining import child_id
-from streamline.store import EVERYTHING
+from streamline.store import EVERYTHING, statements
 from streamline.telemetry import carried
 
 
@@ -33,6 +34,7 @@ async def spawn(
 
     Raises:
         InvalidInput, SerializationError, PayloadTooLarge: An input is not of the allowed form; nothing is stored.
+        IdempotencyConflict: Somebody else's run has the id of a child.
     """
     orders = [_order(runtime, parent, each, fan, policy, on_parent_close) for each in wanted]
     newborns = await Entrance(runtime, Throttles(runtime)).newborns(orders, None)
@@ -42,7 +44,19 @@ async def spawn(
         if outcome == "inserted":
             runtime.newborn(insert.document)
     runtime.announce_newborns(newborns)
+    await _check_kin(
+        runtime, parent, fan, {i.run_id for i, outcome in zip(inserts, outcomes, strict=True) if outcome == "id_taken"}
+    )
     return [order.run_id for order in orders]
+
+
+async def _check_kin(runtime: Runtime, parent: Mapping[str, Any], fan: str, there: set[str]) -> None:
+    """Raise `IdempotencyConflict` where a run that is there already is not the child that was to be inserted."""
+    if not there:
+        return
+    found = await runtime.store.run(statements.find_children(parent["_id"], parent["born"], fan))
+    if strangers := there - {child["_id"] for child in found}:
+        raise IdempotencyConflict(f"run_id: {len(strangers)} ids of children are those of other runs", field="run_id")
 
 
 async def close(runtime: Runtime, children: Sequence[Mapping[str, Any]], reason: str) -> None:
@@ -66,7 +80,7 @@ def _order(
     encoded = check_input(definition.input, wanted.input)
     check_payload(runtime, definition.max_payload_bytes, encoded, "input")
     return Order(
-        run_id=child_id(parent["_id"], fan, wanted.name),
+        run_id=child_id(parent, fan, wanted.name),
         definition=definition,
         input=encoded.value,
         weight=encoded.size,
@@ -74,6 +88,7 @@ def _order(
         tenant_id=parent.get("tenant_id"),
         parent={
             "run_id": parent["_id"],
+            "born": parent["born"],
             "step": fan.partition(".")[0],
             "fan": fan,
             "name": wanted.name,

@@ -158,11 +158,11 @@ class Timetable:
     async def _started(self, document: Mapping[str, Any], at: datetime) -> str:
         definition = self._runtime.registry.current(document["workflow"])
         run_id = turns.run_id_of(document, at)
-        options: StartOptions = {"run_id": run_id, "run_at": at + turns.delay_of(document, at)}
-        value = decoded_input(document, definition)
+        options: StartOptions = {"run_at": at + turns.delay_of(document, at)}
+        value, name = decoded_input(document, definition), document["name"]
         scope = Scope(document["tenant_id"])
         try:
-            begun = await self._starter.start_scheduled(definition, value, document["name"], at, options, scope)
+            begun = await self._starter.start_scheduled(definition, value, name, at, run_id, options, scope)
         except IdempotencyConflict as conflict:
             if conflict.field != "run_id" or not await self._is_there(run_id, document, at):
                 raise

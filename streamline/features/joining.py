@@ -28,10 +28,14 @@ class Standing:
     decisive: tuple[int, ...] = ()
 
 
-def child_id(parent_id: str, fan: str, name: str) -> str:
-    """Return the id of a child: the same at each re-entry, another one where the parent's step is done again."""
-    digest = hashlib.sha256("\0".join((parent_id, fan, name)).encode()).hexdigest()[:24]
-    return f"{parent_id[:200]}.{digest}"
+def child_id(parent: Mapping[str, Any], fan: str, name: str) -> str:
+    """Return the id of a child: the same at each re-entry, another one where the parent's step is done again.
+
+    It holds something of the parent's birth, so that nobody can take it before the child is there.
+    """
+    known = (parent["_id"], parent["born"], fan, name)
+    digest = hashlib.sha256("\0".join(known).encode()).hexdigest()[:24]
+    return f"{parent['_id'][:200]}.{digest}"
 
 
 def check_policy(policy: object, count: int) -> JoinPolicy:

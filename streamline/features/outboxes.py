@@ -48,7 +48,7 @@ def entries_of(run: Document, since: datetime) -> list[dict[str, Any]]:
         since: When the log was begun; what a run tells of an earlier time is not in it.
     """
     relayed = run.get("relayed", 0)
-    shared = {name: run.get(name) for name in ("workflow", "version", "tenant_id")}
+    shared = {name: run.get(name) for name in ("workflow", "version", "tenant_id", "born")}
     return [
         {"run_id": run["_id"], "seq": event["seq"], **shared, "event": dict(event)}
         for event in run["events"]

@@ -190,6 +190,7 @@ class EventDocument(EngineDocument):
         workflow: The run's workflow.
         version: The version of it.
         tenant_id: Whose run it is.
+        born: What tells the run from others that had its id.
         logged_at: When it came into the log.
         event: ``type``, ``at``, ``step``, ``attempt``, and whatever else is told of it.
     """
@@ -202,6 +203,7 @@ class EventDocument(EngineDocument):
     workflow: str
     version: str
     tenant_id: str | None
+    born: str | None = None
     logged_at: datetime
     event: Mapping[str, Any]
 

@@ -230,7 +230,7 @@ class Schedules:
         value = decoded_input(document, definition)
         starter, scope = session.starter, self._scope
         return self._handle_of(
-            await starter.start_scheduled(definition, value, id, self._now(), {"run_id": new_run_id()}, scope)
+            await starter.start_scheduled(definition, value, id, self._now(), new_run_id(), {}, scope)
         )
 
     async def preview(

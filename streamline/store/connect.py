@@ -52,10 +52,13 @@ def connect(
             "target: a mongodb:// URI, a pymongo.AsyncMongoClient, a Motor AsyncIOMotorClient, or a database of either",
             field="target",
         )
-    chosen = database or name or _default_database(client)
-    return Driver(
-        client, chosen, prefix, owned=owned, call_seconds=settings.call_seconds, uri=target if owned else None
-    )
+    chosen, uri = database or name or _default_database(client), target if owned else None
+    try:
+        return Driver(client, chosen, prefix, owned=owned, call_seconds=settings.call_seconds, uri=uri)
+    except PyMongoError as error:
+        raise UnsafeDeployment(
+            f"database: it cannot have this name ({type(error).__name__})", field="database"
+        ) from error
 
 
 def _client_of(uri: str, *, motor: bool) -> Any:
@@ -69,7 +72,7 @@ def _client_of(uri: str, *, motor: bool) -> Any:
 
             return AsyncIOMotorClient(uri, tz_aware=CODEC.tz_aware, **options)
         return AsyncMongoClient(uri, tz_aware=CODEC.tz_aware, **options)
-    except (PyMongoError, ValueError) as error:
+    except (PyMongoError, ValueError, OSError) as error:
         raise UnsafeDeployment(
             f"target: not a usable connection string ({type(error).__name__})", field="target"
         ) from error

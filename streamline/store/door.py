@@ -217,6 +217,8 @@ class Store:
                 # The engine's own reads are well-formed: what the server cannot read came in with a user's filter.
                 raise InvalidQuery("match: the database cannot read the filter", field="match") from error
             raise
+        except DocumentTooLarge as error:
+            raise InvalidQuery("match: the filter is larger than the database takes", field="match") from error
 
     async def _send_updates(self, batch: list[Write]) -> list[bool | Exception]:
         rows = [{"q": write.filter, "u": write.update} for write in batch]

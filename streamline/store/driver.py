@@ -82,9 +82,9 @@ class Driver:
         """Send a command that takes as long as it takes, such as the building of an index."""
         await self.database.command(command)
 
-    async def ping(self, seconds: float) -> None:
-        """Return once the primary has answered; raise where it does not in so many seconds."""
-        with pymongo.timeout(seconds):
+    async def ping(self) -> None:
+        """Return once the primary has answered."""
+        with pymongo.timeout(self._call_seconds):
             await self.database.command("ping")
 
     async def command_in(self, session: Any, command: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,7 +152,7 @@ RUN_INDEXES = (
 
 MEMO_INDEXES = (
     Index("memo_place", (("place", 1),), ("find_memo",)),
-    Index("memo_run", (("run_id", 1),), ("expire_memo", "find_memo_owners", "remove_memo")),
+    Index("memo_run", (("run_id", 1), ("born", 1)), ("expire_memo", "find_memo_owners", "remove_memo")),
     Index(
         "memo_expire",
         (("expire_at", 1),),
@@ -162,7 +162,7 @@ MEMO_INDEXES = (
 )
 
 LOG_INDEXES = (
-    Index("log_run", (("run_id", 1), ("seq", 1)), ("append_log", "find_log_of_run"), {"unique": True}),
+    Index("log_run", (("run_id", 1), ("seq", 1), ("born", 1)), ("append_log", "find_log_of_run"), {"unique": True}),
     Index("log_time", (("logged_at", 1), ("_id", 1)), ("find_log_since",)),
 )
 

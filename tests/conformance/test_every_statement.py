@@ -90,7 +90,7 @@ def children(tenant: str) -> list[dict[str, Any]]:
     """Children of two fans of one run; every third has ended."""
     made = []
     for i in range(EACH):
-        parent = {"run_id": f"wait0-{tenant}", "fan": f"fan{i % 2}", "wait": True, "policy": "all"}
+        parent = {"run_id": f"wait0-{tenant}", "born": "b", "fan": f"fan{i % 2}", "wait": True, "policy": "all"}
         order = {"tenant_id": tenant, "definition": KIN, "parent": parent}
         made.append(ended(f"kid{i}-{tenant}", **order) if i % 3 == 0 else held(f"kid{i}-{tenant}", **order))
     return made
@@ -169,6 +169,7 @@ def entries(tenant: str) -> list[dict[str, Any]]:
         {
             "_id": f"held{i}-{tenant}/s{k}/0/k{n}",
             "run_id": f"held{i}-{tenant}",
+            "born": "b",
             "place": f"held{i}-{tenant}/s{k}/0/",
             "address": f"k{n}",
             "entry": {"kind": "call", "output": n},
@@ -263,20 +264,20 @@ def cases(tenant: str) -> dict[str, list[Case]]:
             Case(statements.enable_webhook(enabled, {"webhook.failures": 0}, [], NOW), "_id", 0),
         ],
         "expire_memo": [
-            Case(statements.expire_memo(run["_id"], NOW), "memo_run", 2 * EACH),
-            Case(statements.expire_memo(run["_id"], None), "memo_run", 2 * EACH),
+            Case(statements.expire_memo(run["_id"], "b", NOW), "memo_run", 2 * EACH),
+            Case(statements.expire_memo(run["_id"], "b", None), "memo_run", 2 * EACH),
         ],
-        "find_active_child": [Case(statements.find_active_child(parent, "fan0"), "runs_children")],
+        "find_active_child": [Case(statements.find_active_child(parent, "b", "fan0"), "runs_children")],
         "find_asked_again": [Case(statements.find_asked_again(sub, 10), "subscribers_again", EACH // 3)],
         "find_addressed": [
             Case(statements.find_addressed("kin", {}, 10), "runs_live", 10, 2 * EACH),
             Case(statements.find_addressed("kin", {"input.n": 2}, 10), "runs_live", 0, 6 * EACH),
         ],
         "find_children": [
-            Case(statements.find_children(parent), "runs_children", EACH),
-            Case(statements.find_children(parent, "fan1"), "runs_children", EACH // 2),
-            Case(statements.find_children(parent, active=True), "runs_children", 2 * EACH // 3),
-            Case(statements.find_children(parent, "fan0", active=True), "runs_children", EACH // 3),
+            Case(statements.find_children(parent, "b"), "runs_children", EACH),
+            Case(statements.find_children(parent, "b", "fan1"), "runs_children", EACH // 2),
+            Case(statements.find_children(parent, "b", active=True), "runs_children", 2 * EACH // 3),
+            Case(statements.find_children(parent, "b", "fan0", active=True), "runs_children", EACH // 3),
         ],
         "find_claimed": [Case(statements.find_claimed(all_held, f"token-{tenant}"), "_id", EACH)],
         "find_dead": [Case(statements.find_dead(sub, 10), "subscribers_dead", 10)],
@@ -332,7 +333,9 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "find_next_due": [Case(statements.find_next_due(ROUTES, NOW, NOW + timedelta(seconds=20)), "runs_due")],
         "find_owed_events": [Case(statements.find_owed_events(NOW, 5), "inbox_owed", 5)],
         "find_next_schedule": [Case(statements.find_next_schedule(["flow", "kin"]), "schedules_due")],
-        "find_offspring": [Case(statements.find_offspring([parent, f"held0-{tenant}"]), "runs_children", EACH)],
+        "find_offspring": [
+            Case(statements.find_offspring({parent: "b", f"held0-{tenant}": "c"}), "runs_children", EACH)
+        ],
         "find_overdue": [Case(statements.find_overdue(ROUTES, [0, 1, 2], NOW, 10), "runs_due", 10, 4 * EACH)],
         "find_owing": [
             Case(statements.find_owing(NOW, 10), "runs_owing", 10),
@@ -404,8 +407,8 @@ def cases(tenant: str) -> dict[str, list[Case]]:
         "release_lease": [Case(statements.release_lease(sub, f"token-{tenant}", "subscribers"), "_id")],
         "remove_log": [Case(statements.remove_log(10), "_id", 10)],
         "remove_memo": [
-            Case(statements.remove_memo(run["_id"], NOW), "memo_run", 2 * EACH),
-            Case(statements.remove_memo(run["_id"], NOW - timedelta(seconds=EACH)), "memo_run", 0),
+            Case(statements.remove_memo(run["_id"], "b", NOW), "memo_run", 2 * EACH),
+            Case(statements.remove_memo(run["_id"], "b", NOW - timedelta(seconds=EACH)), "memo_run", 0),
         ],
         "remove_ended": [
             Case(statements.remove_ended([f"done0-{tenant}", f"v2-1-{tenant}", f"due0-{tenant}"], NOW), "_id", 2),
@@ -633,11 +636,11 @@ async def test_what_lies_beside_the_runs_is_stored_once_and_the_first_wins(fille
 async def test_the_memo_of_one_run_goes_and_no_other(filled: Store, database: Any) -> None:
     memo = database["streamline.memo"]
     before = await memo.count_documents({})
-    await filled.run(statements.expire_memo("held1-ours", NOW + timedelta(days=1)))
+    await filled.run(statements.expire_memo("held1-ours", "b", NOW + timedelta(days=1)))
     assert await memo.distinct("run_id", {"expire_at": {"$exists": True}}) == ["held1-ours"]
-    await filled.run(statements.expire_memo("held1-ours", None))
+    await filled.run(statements.expire_memo("held1-ours", "b", None))
     assert await memo.count_documents({"expire_at": {"$exists": True}}) == 0
-    assert await filled.run(statements.remove_memo("held1-ours", NOW)) == 2 * EACH
+    assert await filled.run(statements.remove_memo("held1-ours", "b", NOW)) == 2 * EACH
     assert await memo.count_documents({}) == before - 2 * EACH
     assert await memo.count_documents({"run_id": "held1-ours"}) == 0
 

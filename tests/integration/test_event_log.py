@@ -195,7 +195,7 @@ async def test_a_run_is_kept_until_its_events_are_logged(make_app: Any, runs: An
 async def test_a_run_that_goes_on_before_the_relay_saw_its_end_is_not_removed(
     make_app: Any, runs: Any, log: Any, database: Any
 ) -> None:
-    wf = telling(retention={"done": "1ms"})
+    wf = telling(retention={"done": "1m"})
     async with make_app(wf) as app:
         await switch_on(app)
         await hold_relays_up(database)
@@ -235,7 +235,7 @@ async def test_what_is_relayed_twice_is_logged_once(make_app: Any, runs: Any, lo
         await ours.outbox.log.append(
             [
                 {"run_id": handles[3].id, "seq": seq, "workflow": "teller", "version": "1.0.0", "tenant_id": None,
-                 "event": found[3]["events"][seq - 1]}
+                 "born": found[3]["born"], "event": found[3]["events"][seq - 1]}
                 for seq in (1, 2)
             ]
         )  # fmt: skip

@@ -61,7 +61,7 @@ class CrashPoint:
     @property
     def value(self) -> dict[str, Any]:
         """The run's input."""
-        return {"n": self.number, "pace": 0.01}
+        return {"n": self.number, "pace": 0.1}
 
     @property
     def certain(self) -> tuple[str, ...]:

@@ -107,10 +107,14 @@ def test_a_policy_that_can_be_met_is_taken(policy: Any) -> None:
     assert check_policy(policy, 3) == policy
 
 
-def test_a_childs_id_follows_from_its_place_and_from_nothing_else() -> None:
-    ids = [child_id("p", "f", "n"), child_id("p", "f", "m"), child_id("p", "g", "n"), child_id("q", "f", "n")]
-    assert len(set(ids)) == 4
-    assert child_id("p", "f", "n") == ids[0]
-    assert child_id("p", "a", "bc") != child_id("p", "ab", "c")
-    assert len(child_id("p" * 1000, "f", "n")) <= 225
-    assert child_id("p" * 300 + "a", "f", "n") != child_id("p" * 300 + "b", "f", "n")
+def id_of(parent_id: str, fan: str, name: str, born: str = "b") -> str:
+    return child_id({"_id": parent_id, "born": born}, fan, name)
+
+
+def test_a_childs_id_follows_from_its_parents_birth_and_its_place_and_from_nothing_else() -> None:
+    ids = [id_of("p", "f", "n"), id_of("p", "f", "m"), id_of("p", "g", "n"), id_of("q", "f", "n")]
+    assert len({*ids, id_of("p", "f", "n", born="c")}) == 5
+    assert id_of("p", "f", "n") == ids[0]
+    assert id_of("p", "a", "bc") != id_of("p", "ab", "c")
+    assert len(id_of("p" * 1000, "f", "n")) <= 225
+    assert id_of("p" * 300 + "a", "f", "n") != id_of("p" * 300 + "b", "f", "n")

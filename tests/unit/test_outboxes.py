@@ -74,7 +74,7 @@ def test_the_entries_of_a_run_are_its_events_since_the_log_was_begun() -> None:
     entries = entries_of(run, NOW)
     assert [entry["seq"] for entry in entries] == [2, 4]
     assert entries[1] == {
-        "run_id": "r", "seq": 4, "workflow": "flow", "version": "1.0.0", "tenant_id": None,
+        "run_id": "r", "seq": 4, "workflow": "flow", "version": "1.0.0", "tenant_id": None, "born": "born-r",
         "event": event(4, step="s0", n=1),
     }  # fmt: skip
 

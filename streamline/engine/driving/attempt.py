@@ -350,7 +350,7 @@ class Attempt:
         """Store an event for other runs; return it, and the workflows that it may not start any more."""
         run, undo = self.holding.run, "undo" if self.place.undo else "step"
         await self._runtime.triggers.refresh()
-        event_id = emitted_id(run.get("tenant_id"), run["_id"], self.step.id, undo, self.generation, address)
+        event_id = emitted_id(run["born"], run["_id"], self.step.id, undo, self.generation, address)
         event = letter(self._runtime, event_id, name, payload, run.get("tenant_id"), origin=run)
         event["triggers"], refused = within_chain(self._runtime, run, event["triggers"])
         return await post(self._runtime, event), refused
@@ -367,8 +367,8 @@ class Attempt:
 
     async def children(self, fan: str) -> list[Mapping[str, Any]]:
         """Return the children of a join."""
-        found = await self._runtime.store.run(statements.find_children(self.holding.run["_id"], fan))
-        return list(found)
+        run = self.holding.run
+        return list(await self._runtime.store.run(statements.find_children(run["_id"], run["born"], fan)))
 
     async def close_children(self, children: Sequence[Mapping[str, Any]]) -> None:
         """Cancel children that nobody waits for any more."""

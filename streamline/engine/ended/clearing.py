@@ -24,7 +24,7 @@ Settle = Callable[[str], Awaitable[None]]
 _EVER = timedelta(days=1)
 _TRIES = 20
 _AT_ONCE = 500
-_OF_PARENT = {"status": 1, "steps.id": 1, "steps.memo": 1, "steps.compensation.memo": 1}
+_OF_PARENT = {"status": 1, "born": 1, "steps.id": 1, "steps.memo": 1, "steps.compensation.memo": 1}
 
 
 class Clearing:
@@ -81,7 +81,7 @@ class Clearing:
         if "spilled" in run:
             # A marked run is not begun anew, so there is nothing to spare, whatever the clock of its last driver says.
             ever = self._runtime.clock.now() + _EVER
-            await self._runtime.store.run(statements.remove_memo(run["_id"], ever))
+            await self._runtime.store.run(statements.remove_memo(run["_id"], run.get("born"), ever))
         gone = await self._runtime.store.run(statements.remove_run(run), Scope(run.get("tenant_id")))
         return count + 1 if gone else None
 
@@ -111,9 +111,10 @@ class Clearing:
         Raises:
             IllegalTransition: `all_ended` is asked for, and one of them has not ended.
         """
-        found, level, scope = list[dict[str, Any]](), [run["_id"]], Scope(run.get("tenant_id"))
+        found, level, scope = list[dict[str, Any]](), [run], Scope(run.get("tenant_id"))
         while level:
-            below = await self._runtime.store.run(statements.find_offspring(level[:_AT_ONCE]), scope)
+            births = {each["_id"]: each.get("born") for each in level[:_AT_ONCE]}
+            below = await self._runtime.store.run(statements.find_offspring(births), scope)
             for each in below:
                 if all_ended and not has_ended(each):
                     raise IllegalTransition(
@@ -121,7 +122,7 @@ class Clearing:
                     )
             ended = [each for each in below if has_ended(each)]
             found += ended
-            level = level[_AT_ONCE:] + [each["_id"] for each in ended if "children" in each]
+            level = level[_AT_ONCE:] + [each for each in ended if "children" in each]
         return found[::-1]
 
     async def _check_parent(self, run: dict[str, Any]) -> None:
@@ -151,4 +152,5 @@ async def is_needed(runtime: Runtime, run: dict[str, Any]) -> bool:
         found = await runtime.read(parent["run_id"], Scope(run.get("tenant_id")), _OF_PARENT)
     except RunNotFound:
         return False
-    return is_awaited(found, run)
+    # Another run may have had the parent's id.
+    return found.get("born") == parent.get("born") and is_awaited(found, run)

@@ -109,7 +109,7 @@ class Closer:
 
     async def _is_news(self, run: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
         """Return whether the parent may go on now: of many children, only few ends matter to it."""
-        policy, place = parent["policy"], (parent["run_id"], parent["fan"])
+        policy, place = parent["policy"], (parent["run_id"], parent.get("born"), parent["fan"])
         if is_news(policy, done=bool(run["status"] == "done")):
             return True
         if isinstance(policy, int):
@@ -128,14 +128,15 @@ class Closer:
     async def _clear_memo(self, run: Mapping[str, Any]) -> None:
         """A run that can be retried keeps its memo as long as itself, and a little longer."""
         if run["status"] in TERMINAL and run["status"] not in RETRIABLE:
-            await self._runtime.store.run(statements.remove_memo(run["_id"], run["ended_at"]))
+            await self._runtime.store.run(statements.remove_memo(run["_id"], run.get("born"), run["ended_at"]))
             return
         expire_at = closing.removal(run).get("expire_at")
         if expire_at is None or not _has_reader(run) or is_told(run):
-            await self._runtime.store.run(statements.expire_memo(run["_id"], expire_at and expire_at + MEMO_MARGIN))
+            until = expire_at and expire_at + MEMO_MARGIN
+            await self._runtime.store.run(statements.expire_memo(run["_id"], run.get("born"), until))
 
     async def _close_children(self, run: Mapping[str, Any]) -> None:
-        found = await self._runtime.store.run(statements.find_children(run["_id"], active=True))
+        found = await self._runtime.store.run(statements.find_children(run["_id"], run.get("born"), active=True))
         for child in found:
             if closing.is_unwanted(run, child):
                 reason = f"its parent is {run['status']}"

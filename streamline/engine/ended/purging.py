@@ -47,13 +47,13 @@ async def sweep_memos(runtime: Runtime) -> int:
     after, removed = "", 0
     while True:
         found = await runtime.store.run(statements.find_memo_owners(after, _BATCH))
-        owners = list(dict.fromkeys(each["run_id"] for each in found))
+        owners = {each["run_id"]: each.get("born") for each in found}
         if not owners:
             return removed
-        there = {each["_id"] for each in await runtime.store.run(statements.find_leases(owners))}
-        for gone in (owner for owner in owners if owner not in there):
-            removed += await runtime.store.run(statements.remove_memo(gone, runtime.clock.now()))
-        after = owners[-1]
+        there = {each["_id"] for each in await runtime.store.run(statements.find_leases(list(owners)))}
+        for gone in owners.keys() - there:
+            removed += await runtime.store.run(statements.remove_memo(gone, owners[gone], runtime.clock.now()))
+        after = found[-1]["run_id"]
 
 
 async def _purge_within(runtime: Runtime, scope: Scope, wanted: Purge, limit: int | None) -> int:

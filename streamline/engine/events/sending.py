@@ -114,7 +114,8 @@ class Sending:
                 if await self._send_to(started, sent):
                     return 1
             except RunNotFound:
-                continue
+                if sent.run_id is not None:
+                    raise IdempotencyConflict("run_id: a run with this id exists", field="run_id") from None
         raise StoreUnavailable("the run to be started was started and ended by others too often")
 
     async def _addressed(self, sent: _Sent, definition: Definition) -> list[str]:

@@ -271,15 +271,15 @@ class Holding:
 
     async def _expire_late_entries(self) -> None:
         """What was stored beside a run that had ended already goes with it; beside one that is gone, at once."""
-        store, run_id = self._runtime.store, self.run["_id"]
+        store, run_id, born = self._runtime.store, self.run["_id"], self.run["born"]
         with suppress(StoreUnavailable):
             try:
                 run = await self._runtime.read(run_id, projection={"expire_at": 1, "ended_at": 1})
             except RunNotFound:
-                await store.run(statements.remove_memo(run_id, self._runtime.clock.now()))
+                await store.run(statements.remove_memo(run_id, born, self._runtime.clock.now()))
                 return
             if "expire_at" in run:
-                await store.run(statements.expire_memo(run_id, run["expire_at"]))
+                await store.run(statements.expire_memo(run_id, born, run["expire_at"]))
 
     def _remember(self, patches: list[Patch]) -> None:
         for patch in patches:

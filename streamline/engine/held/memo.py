@@ -165,6 +165,7 @@ class Memo:
         return {
             "_id": f"{memo_prefix(run, self.place)}{address}",
             "run_id": run["_id"],
+            "born": run["born"],
             "place": memo_prefix(run, self.place),
             "address": address,
             "at": self._clock.now(),
@@ -184,7 +185,10 @@ class Memo:
 
 
 def memo_prefix(run: Document, place: Place) -> str:
-    """Return what the ids of a place's spilled entries begin with; a step that is done again has others."""
+    """Return what the ids of a place's spilled entries begin with.
+
+    A step that is done again has others, and so has a later run of the same id.
+    """
     step = run["steps"][place.k]
     undo = "/undo" if place.undo else ""
-    return f"{run['_id']}/{step['id']}/{step.get('generation', 0)}{undo}/"
+    return f"{run['_id']}/{run['born']}/{step['id']}/{step.get('generation', 0)}{undo}/"

@@ -129,7 +129,7 @@ async def _joined(
 
 async def _read(attempt: Surroundings, fan: str, wanted: Sequence[Wanted]) -> list[Mapping[str, Any]]:
     stored = {child["_id"]: child for child in await attempt.children(fan)}
-    ids = [child_id(attempt.holding.run["_id"], fan, each.name) for each in wanted]
+    ids = [child_id(attempt.holding.run, fan, each.name) for each in wanted]
     return [stored.get(run_id, {"_id": run_id, "status": "missing"}) for run_id in ids]
 
 

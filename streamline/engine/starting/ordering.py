@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 from streamline.domain.definition import Definition
 from streamline.domain.durations import Duration, check_instant, parse_duration
 from streamline.domain.gates import gate_of
-from streamline.domain.names import check_key, check_metadata, check_run_id, check_tags
+from streamline.domain.names import check_key, check_metadata, check_new_run_id, check_tags
 from streamline.domain.payloads import ANY, NO_VALUE, Encoded, check_input
 from streamline.domain.transitions.birth import Order
 from streamline.engine.held.limits import check_payload
@@ -59,7 +59,7 @@ def order_of(runtime: Runtime, definition: Definition, value: Any, options: Star
     metadata = _metadata(runtime, definition, options.get("metadata"))
     begins = due_at_of(runtime, options) or runtime.clock.now()
     return Order(
-        run_id=new_run_id() if run_id is None else check_run_id(run_id),
+        run_id=new_run_id() if run_id is None else check_new_run_id(run_id),
         definition=definition,
         input=encoded.value,
         weight=encoded.size + metadata.size,

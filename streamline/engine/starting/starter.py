@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from streamline.domain.definition import Definition
 from streamline.domain.gates import gate_of
-from streamline.domain.names import check_run_id
+from streamline.domain.names import check_new_run_id
 from streamline.domain.payloads import ANY
 from streamline.domain.transitions import operating
 from streamline.domain.transitions.birth import Order
@@ -114,13 +114,14 @@ class Starter:
         value: Any,
         schedule_id: str,
         scheduled_at: datetime,
+        run_id: str,
         options: StartOptions,
         scope: Scope,
     ) -> Started:
-        """Start the run of an occurrence of a schedule; as `start`."""
+        """Start the run of an occurrence of a schedule, under an id that is the schedule's own; as `start`."""
         with starting(definition.name, definition.version, scope.tenant_id) as section:
             order = order_of(self._runtime, definition, value, options, scope)
-            order = replace(order, schedule_id=schedule_id, scheduled_at=scheduled_at)
+            order = replace(order, run_id=run_id, schedule_id=schedule_id, scheduled_at=scheduled_at)
             return _told(section, await self._start(order, due_at_of(self._runtime, options)))
 
     async def _start(self, order: Order, due_at: datetime | None) -> Started:
@@ -192,7 +193,7 @@ class Starter:
     ) -> Started:
         now = self._runtime.clock.now()
         order = Order(
-            run_id=new_run_id() if new_id is None else check_run_id(new_id),
+            run_id=new_run_id() if new_id is None else check_new_run_id(new_id),
             definition=definition,
             input=run["input"],
             weight=run.get("size", 0),

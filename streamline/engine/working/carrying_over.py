@@ -57,7 +57,7 @@ class CarryingOver:
             served = served_by(await living(self._runtime))
             goes_on = count or any(route_of(definition.name, version) in served for definition, version in pairs)
             self._next_pass = clock.monotonic() + (_FULL_PASS_SECONDS if goes_on else 10 * _FULL_PASS_SECONDS)
-        return 0.0 if count == _DUE_MAX else min(self._period, 1.0)
+        return 0.0 if count >= _DUE_MAX else min(self._period, 1.0)
 
     def _pairs(self) -> Iterator[tuple[Definition, str]]:
         for definition in self._runtime.registry.served:

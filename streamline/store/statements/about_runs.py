@@ -33,13 +33,13 @@ _SEEN: dict[str, int] = dict.fromkeys(gating.SEEN, 1)
 _UNLOGGED = {"$gt": ["$$this.seq", {"$ifNull": ["$relayed", 0]}]}
 _OUTBOX = {
     "workflow": 1, "version": 1, "tenant_id": 1, "status": 1, "rev": 1, "event_seq": 1, "relayed": 1, "retention": 1,
-    "ended_at": 1, "owes_at": 1, "outbox_at": 1,
+    "ended_at": 1, "owes_at": 1, "outbox_at": 1, "born": 1,
     "events": {"$cond": [{"$isArray": "$events"}, {"$filter": {"input": "$events", "cond": _UNLOGGED}}, []]},
 }  # fmt: skip
 REMOVABLE: dict[str, int] = dict.fromkeys(
     (
         "status", "rev", "ended_at", "owes_at", "outbox_at", "removed_at", "takes_children", "told_at", "spilled",
-        "children", "tenant_id", "workflow", "event_seq", "parent",
+        "children", "tenant_id", "workflow", "event_seq", "parent", "born",
     ),
     1,
 )  # fmt: skip
@@ -170,12 +170,12 @@ def count_workflows() -> Aggregate:
     return Aggregate("count_workflows", {}, [_counted({"workflow": "$workflow", "status": "$status"})])
 
 
-def find_active_child(parent_id: str, fan: str) -> Find:
+def find_active_child(parent_id: str, born: str | None, fan: str) -> Find:
     """Find one child of a fan that has not ended.
 
     Index: runs_children.
     """
-    query = {"parent.run_id": parent_id, "parent.fan": fan, "status": {"$in": sorted(ACTIVE)}}
+    query = {"parent.run_id": parent_id, "parent.fan": fan, "status": {"$in": sorted(ACTIVE)}, "parent.born": born}
     return Find("find_active_child", query, projection={"_id": 1}, limit=1, hint="runs_children")
 
 
@@ -195,12 +195,14 @@ def find_addressed(workflow: str, match: Filter, limit: int) -> Find:
     )
 
 
-def find_children(parent_id: str, fan: str | None = None, *, active: bool = False) -> Find:
+def find_children(parent_id: str, born: str | None, fan: str | None = None, *, active: bool = False) -> Find:
     """Read the children of a run, or of one of its fans, or those of them that have not ended.
+
+    Its birth tells the run from others that had its id.
 
     Index: runs_children.
     """
-    query: dict[str, Any] = {"parent.run_id": parent_id}
+    query: dict[str, Any] = {"parent.run_id": parent_id, "parent.born": born}
     query |= {} if fan is None else {"parent.fan": fan}
     query |= {"status": {"$in": sorted(ACTIVE)}} if active else {}
     return Find("find_children", query, projection=_CHILD, hint="runs_children")
@@ -368,12 +370,12 @@ def find_next_due(routes: Sequence[str], now: datetime, until: datetime) -> Find
     )
 
 
-def find_offspring(parent_ids: Sequence[str]) -> Find:
-    """Read of the children of runs what decides whether they can be removed.
+def find_offspring(parents: Mapping[str, str | None]) -> Find:
+    """Read of the children of runs, which are given with what tells their births, what decides about their removal.
 
     Index: runs_children.
     """
-    query = {"parent.run_id": {"$in": list(parent_ids)}}
+    query = {"parent.run_id": {"$in": list(parents)}, "parent.born": {"$in": list(parents.values())}}
     return Find("find_offspring", query, projection=REMOVABLE, hint="runs_children")
 
 

@@ -95,14 +95,14 @@ def enable_webhook(name: str, put: Mapping[str, Any], drop: Sequence[str], now: 
     return WriteMany("enable_webhook", {"_id": name, "disabled_at": {"$gt": EPOCH}}, update, "subscribers")
 
 
-def expire_memo(run_id: str, expire_at: datetime | None) -> WriteMany:
+def expire_memo(run_id: str, born: str | None, expire_at: datetime | None) -> WriteMany:
     """Let the spilled entries of a run go with it, or keep them where it goes on.
 
-    Guard: none; whoever comes last has read the run last, or is followed by the sweep.
+    Guard: the run's birth; whoever comes last has read the run last, or is followed by the sweep.
     Index: memo_run.
     """
     update = {"$unset": {"expire_at": ""}} if expire_at is None else {"$set": {"expire_at": expire_at}}
-    return WriteMany("expire_memo", {"run_id": run_id}, update, collection="memo")
+    return WriteMany("expire_memo", {"run_id": run_id, "born": born}, update, collection="memo")
 
 
 def find_asked_again(name: str, limit: int) -> Find:
@@ -228,12 +228,12 @@ def find_memo(prefix: str) -> Find:
 
 
 def find_memo_owners(after: str, limit: int) -> Find:
-    """Read whose the spilled entries of memos are, in the order of the runs' ids; a run comes up once for each.
+    """Read which runs, by id and birth, memos have spilled entries of, in the order of ids; a run once for each.
 
     Index: memo_run, which answers alone.
     """
     query, order = {"run_id": {"$gt": after}}, (("run_id", 1),)
-    shown = {"_id": 0, "run_id": 1}
+    shown = {"_id": 0, "run_id": 1, "born": 1}
     return Find("find_memo_owners", query, shown, sort=order, limit=limit, hint="memo_run", collection="memo")
 
 
@@ -377,13 +377,14 @@ def remove_log(until: int) -> Remove:
     return Remove("remove_log", {"_id": {"$lte": until}}, "log")
 
 
-def remove_memo(run_id: str, until: datetime) -> Remove:
+def remove_memo(run_id: str, born: str | None, until: datetime) -> Remove:
     """Remove the spilled entries of a run that has ended well.
 
-    Guard: when they were stored; a run that was begun anew meanwhile keeps what it stores.
+    Guard: when they were stored, and the run's birth: a run that was begun anew meanwhile keeps what it stores, and so
+    does another one that has the id now.
     Index: memo_run.
     """
-    return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}}, "memo")
+    return Remove("remove_memo", {"run_id": run_id, "at": {"$lte": until}, "born": born}, "memo")
 
 
 def remove_schedule(schedule: str) -> Remove:
