@@ -214,7 +214,8 @@ async def test_a_run_whose_event_fails_is_held_back_and_the_others_go_on(
         await eventually(is_released)
     assert heard.types(handle.id) == ["run.created", "said", "said", "run.done"]
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
-    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=False))
+    # Instants are stored to the millisecond, by a clock that is set to the server's.
+    assert all(pause >= least - 0.01 for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=False))
 
 
 async def test_what_is_held_back_survives_a_restart(
