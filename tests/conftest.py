@@ -14,8 +14,6 @@ import hypothesis  # here, because its plugin would import it at the very end, w
 import pytest
 from pymongo import AsyncMongoClient, MongoClient
 
-from tests.databases import drop_collections, empty_collections
-
 T = TypeVar("T")
 
 # A verdict on a commit is the same each time; look for new examples with STREAMLINE_TEST_RANDOM=1.
@@ -95,7 +93,7 @@ def is_reused() -> bool:
 
 @pytest.fixture
 async def client(mongo_uri: str, driver: str, database_name: str, is_reused: bool) -> AsyncIterator[Any]:
-    """A client of the driver under test; what the test has stored is removed after it."""
+    """A client of the driver under test; the test's database is dropped after it, unless another test is to have it."""
     if driver == "motor":
         from motor.motor_asyncio import AsyncIOMotorClient
 
@@ -104,7 +102,9 @@ async def client(mongo_uri: str, driver: str, database_name: str, is_reused: boo
         client = AsyncMongoClient(mongo_uri, tz_aware=True)
     try:
         yield client
-        await (empty_collections if is_reused else drop_collections)(client[database_name])
+        # Dropping a database takes the server a tenth of a second, dropping its collections next to nothing.
+        for collection in [] if is_reused else await client[database_name].list_collection_names():
+            await client[database_name].drop_collection(collection)
     finally:
         if (closing := client.close()) is not None:  # Motor closes without a coroutine
             await closing

@@ -9,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 from pymongo import MongoClient
+from pymongo.database import Database
 
 from streamline import Streamline, Worker, Workflow
+from tests.databases import empty_collections
 from tests.integration.one_tenant import TENANT, OneTenant
 
 # Every app holds a thread of Motor's for as long as it listens, and for a moment after it was closed.
@@ -32,9 +34,10 @@ def busy_removal(mongo_uri: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def reused_name() -> str:
-    """The name of the database that most tests have, one after the other."""
-    return f"integration_{uuid4().hex[:16]}"
+def reused(mongo_uri: str) -> Iterator[Database[Any]]:
+    """The database that most tests have, one after the other."""
+    with MongoClient[Any](mongo_uri) as client:
+        yield client[f"integration_{uuid4().hex[:16]}"]
 
 
 @pytest.fixture
@@ -44,9 +47,13 @@ def is_reused(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def database_name(database_name: str, reused_name: str, is_reused: bool) -> str:
-    """The database of most tests; a name no other test has, where it is marked ``own_database``."""
-    return reused_name if is_reused else database_name
+def database_name(database_name: str, reused: Database[Any], is_reused: bool) -> str:
+    """The database of most tests, empty; a name no other test has, where it is marked ``own_database``."""
+    if not is_reused:
+        return database_name
+    # Now, and not after the test before: by now all that it has begun is over, processes too.
+    empty_collections(reused)
+    return reused.name
 
 
 @pytest.fixture
