@@ -43,6 +43,13 @@ async def frozen(server: EmbeddedServer) -> AsyncIterator[None]:
         os.kill(server.pid, signal.SIGCONT)
 
 
+async def test_who_has_no_time_does_not_answer_for_who_has(make_app: Any) -> None:
+    async with make_app(flow(), worker=False) as app:
+        for _ in range(5):
+            _, patient = await asyncio.gather(app.health(timeout="1ms"), app.health(timeout="5s"))
+            assert patient.checks["database"].status == "ok"
+
+
 async def test_an_app_that_is_well_says_so_in_all_its_parts(make_app: Any) -> None:
     async with make_app(flow()) as app:
         health = await app.health()

@@ -216,6 +216,8 @@ def test_the_command_creates_and_checks(
         (),
         ("--uri", "http://nowhere"),
         ("--uri", "mongodb://localhost:1/?serverSelectionTimeoutMS=100", "--prefix", "9"),
+        ("--uri", "mongodb://localhost:1", "--database", "x y$"),
+        ("--uri", "mongodb://localhost:1/?tls=true&tlsCAFile=/nonexistent"),
     ],
 )
 def test_without_a_usable_database_the_command_says_so(

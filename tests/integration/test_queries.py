@@ -292,3 +292,10 @@ async def test_a_run_id_that_is_no_text_finds_nothing(make_app: Any, runs: Any, 
                 await (anext(app.events_of(run_id)) if verb == "events_of" else getattr(app, verb)(run_id))
             assert caught.value.http_status in (404, 422), run_id
         assert [document async for document in runs.find({})] == before
+
+
+async def test_a_filter_larger_than_a_command_is_refused(make_app: Any) -> None:
+    async with make_app(worker=False) as app:
+        with pytest.raises(InvalidQuery) as refused:
+            await app.runs(match={"input.x": b"x" * (17 * 1024 * 1024)})
+        assert refused.value.field == "match"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from streamline import CancelOn, Context, Debounce, Workflow
+from streamline import CancelOn, Context, Debounce, Tenancy, Workflow
 from streamline.errors import IdempotencyConflict, InvalidInput, InvalidPolicy, InvalidQuery, WorkflowNotFound
 from tests.waiting import eventually, status_of
 
@@ -146,3 +146,10 @@ async def test_an_event_that_is_merged_into_a_draft_is_taken_once(make_app: Any,
         assert await app.send_event("item", "pay", run_id="three", start_if_missing=wf) == 1
         assert await app.handle("one").result("10s") == ["a", "b"]
     assert await runs.count_documents({}) == 1
+
+
+async def test_an_id_that_another_tenant_has_is_refused_at_once(make_app: Any) -> None:
+    async with make_app(cart(), tenancy=Tenancy(), worker=False) as app:
+        await app.tenant("other").start("cart", run_id="taken")
+        with pytest.raises(IdempotencyConflict):
+            await app.tenant("acme").send_event("item", 1, run_id="taken", start_if_missing="cart")

@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NoOpTracerProvider
 
 from streamline.telemetry import SPEAKING_OF, RunFields, about, carried, starting
+from streamline.telemetry.measuring import Instrument
 from streamline.telemetry.providers import Telemetry
 from streamline.telemetry.run_fields import FIELDS
 from streamline.telemetry.sections import NOTHING
@@ -95,3 +96,18 @@ def test_the_filter_adds_all_fields_or_none() -> None:
     other = record(run_id="r2")  # a record about another run is not mixed with this one
     assert (other.run_id, other.step) == ("r2", None)  # type: ignore[attr-defined]
     SPEAKING_OF.reset(token)
+
+
+def test_who_measures_cannot_harm_the_work(caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[float] = []
+
+    def take(value: float, told: Any) -> None:
+        taken.append(value)
+        raise RuntimeError("the exporter is full")
+
+    instrument = Instrument(take)
+    with caplog.at_level(logging.WARNING, "streamline.engine"):
+        for value in (1, 2, 3):
+            instrument(value, {})
+    assert taken == [1, 2, 3]
+    assert len(caplog.records) == 1
