@@ -12,7 +12,8 @@ from uuid import uuid4
 
 import hypothesis  # here, because its plugin would import it at the very end, where Python 3.11 can fail to compile it
 import pytest
-from pymongo import AsyncMongoClient, MongoClient
+from pymongo import AsyncMongoClient, MongoClient, WriteConcern
+from pymongo.read_concern import ReadConcern
 
 T = TypeVar("T")
 
@@ -112,5 +113,6 @@ async def client(mongo_uri: str, driver: str, database_name: str, is_reused: boo
 
 @pytest.fixture
 def database(client: Any, database_name: str) -> Any:
-    """The test's database, of the driver under test."""
-    return client[database_name]
+    """The test's database, of the driver under test; tests look at it as the engine does, by the majority."""
+    concerns: Any = {"read_concern": ReadConcern("majority"), "write_concern": WriteConcern("majority")}
+    return client.get_database(database_name, **concerns)

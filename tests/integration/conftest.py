@@ -8,9 +8,8 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.read_concern import ReadConcern
 
 from streamline import Streamline, Worker, Workflow
 from tests.databases import empty_collections
@@ -90,6 +89,5 @@ def make_app(database: Any, tenant_id: str | None) -> Maker:
 
 @pytest.fixture
 def runs(database: Any) -> Any:
-    """The collection of runs, to look at what is stored or to damage it; as the engine sees it: by the majority."""
-    concerns: Any = {"read_concern": ReadConcern("majority"), "write_concern": WriteConcern("majority")}
-    return database.get_collection("streamline.runs", **concerns)
+    """The collection of runs, to look at what is stored or to damage it."""
+    return database["streamline.runs"]
