@@ -67,8 +67,7 @@ class Timetable:
         if first[0]["due_at"] > now():
             left: float = (first[0]["due_at"] - now()).total_seconds()
             return min(pause, left)
-        due = await self._runtime.store.run(statements.find_due_schedules(workflows, now(), _AT_ONCE))
-        await asyncio.gather(*(self._keep_to(document) for document in due))
+        await asyncio.gather(*(self._keep_to(document) for document in await self._due_by(now())))
         return 0.0
 
     async def wait(self, seconds: float) -> None:

@@ -72,10 +72,11 @@ class Sending:
         if match is not None:
             scope.single()
         wanted = await self._checked(match)
+        sent = _Sent(name, encoded, scope, run_id, wanted)
         if missing is not None:
-            return await self._send_or_start(_Sent(name, encoded, scope, run_id, wanted), missing)
+            return await self._send_or_start(sent, missing)
         if run_id is not None:
-            return await self._send_to(run_id, _Sent(name, encoded, scope, run_id, wanted))
+            return await self._send_to(run_id, sent)
         await self._runtime.triggers.refresh()
         if not self._runtime.triggers.names_tenant(name, encoded.value):
             scope.single()
